@@ -1,0 +1,102 @@
+"""The command line: parse, call one function, print. Heavy imports happen inside commands."""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+from embedtune.cli.console import Console
+from embedtune.errors import EmbedtuneError, Interrupted, ResourceError
+
+FULL = (28, 122, 27, 24, 23)  # no space, quota, file too large, too many open files
+
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code. No traceback reaches the user."""
+    from embedtune.cli.app import app
+
+    console = Console()
+    stopped_by: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped_by.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    _set_up_logging(console, verbose="--debug" in arguments)
+    import click
+
+    try:
+        result = app(
+            [argument for argument in arguments if argument != "--debug"],
+            prog_name="embedtune",
+            standalone_mode=False,
+        )
+        return int(result or 0)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        console.error([error.format_message()])
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            console.error([f"see: {error.ctx.command_path} --help"])
+        return 2
+    except Interrupted as error:
+        console.error(error.lines)
+        return 143 if stopped_by else error.exit_code
+    except EmbedtuneError as error:
+        console.error(error.lines)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        console.error(["stopped; run the same command again to go on"])
+        return 143 if stopped_by else 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        console.error(["out of memory; use fewer or shorter texts, or a smaller batch size"])
+        return ResourceError.exit_code
+    except OSError as error:
+        if error.errno in FULL:
+            console.error([f"{error.filename or 'a file'}: cannot write: {error.strerror}"])
+            return ResourceError.exit_code
+        return _bug(console)
+    except Exception:  # the border: whatever is left is our own bug, and said to be one
+        return _bug(console)
+
+
+def _bug(console: Console) -> int:
+    handle, path = tempfile.mkstemp(prefix="embedtune-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    console.error(
+        [f"this is a bug of embedtune ({sys.exc_info()[1]!r}); the details are in {path}"]
+    )
+    return 1
+
+
+class _ToConsole(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.say(f"  {record.getMessage()}")
+
+
+def _set_up_logging(console: Console, *, verbose: bool) -> None:
+    """Our own warnings go to standard error as messages; others' stay silent unless --debug."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        return
+    ours = logging.getLogger("embedtune")
+    ours.addHandler(_ToConsole(console))
+    ours.setLevel(logging.WARNING)
+    ours.propagate = False
+    logging.getLogger().addHandler(logging.NullHandler())
+    import warnings
+
+    warnings.simplefilter("ignore")

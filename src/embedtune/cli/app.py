@@ -1,0 +1,36 @@
+"""The commands by name. Each module of commands is small; what is heavy loads when it runs."""
+
+import typer
+
+from embedtune.cli import data, doctor, models, runs
+
+app = typer.Typer(
+    name="embedtune",
+    help="Fine-tune text embedding models on your own documents, with a verdict you can trust.",
+    epilog="Results go to standard output, messages to standard error.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (runs.demo, runs.init, runs.run, runs.status, runs.report):
+    app.command()(command)
+for command in (data.read, data.chunk, data.generate, data.split):
+    app.command()(command)
+for command in (models.train, models.evaluate, models.compare, models.search):
+    app.command()(command)
+app.command()(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+    debug: bool = typer.Option(False, "--debug", help="Show the log of all libraries."),
+) -> None:
+    if version:
+        import embedtune
+
+        print(embedtune.__version__)
+        raise typer.Exit

@@ -1,0 +1,144 @@
+"""Commands over models: train, evaluate, compare, search."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedtune.cli.console import Console, emit, table
+from embedtune.cli.options import Config, Data, Json, Out, Overrides, Quiet, Split, Strict
+
+Require = Annotated[str, typer.Option("--require", help="Verdicts that are good enough; else 9.")]
+
+
+def train(
+    data: Data,
+    out: Out,
+    base: Annotated[str, typer.Option("--base", help="Model name or folder to start from.")],
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a half-done training in OUT.")] = False,
+    strict: Strict = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Fine-tune a model on a BEIR folder; only its train and dev qrels are used.
+
+    Example: embedtune train --data data/ --base sentence-transformers/all-MiniLM-L6-v2 --out model/
+    """
+    from embedtune.config import load_config
+    from embedtune.pipeline.parts import train_into
+
+    settings = load_config(config, overrides)
+    trained = train_into(data, base, out, settings, Console(quiet=quiet), fresh=fresh, strict=strict)
+    emit(trained.facts, as_json=json, text=lambda: trained.text())
+    return 4 if trained.unusable else 0
+
+
+def evaluate(
+    data: Data,
+    systems: Annotated[
+        list[str], typer.Argument(help="[label=]MODEL, bm25, hybrid:MODEL or openai:MODEL.")
+    ],
+    split: Split = "test",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Measure retrieval systems side by side.
+
+    Example: embedtune evaluate --data data/ bm25 all-MiniLM-L6-v2 tuned=model/ hybrid:model/
+    """
+    from embedtune.cli.runs import systems_text
+    from embedtune.config import load_config, load_environment
+    from embedtune.pipeline.parts import evaluate_systems
+
+    load_environment(Path.cwd())
+    settings = load_config(config, overrides)
+    found = evaluate_systems(data, split, systems, settings, Console(quiet=quiet))
+    result = {
+        "data": str(data),
+        "split": split,
+        "queries": found.queries,
+        "systems": [scores.as_json() for scores in found.systems],
+    }
+    emit(result, as_json=json, text=lambda: systems_text(found.systems))
+    return 4 if found.unusable else 0
+
+
+def compare(
+    data: Data,
+    base: Annotated[str, typer.Option("--base", help="The untuned model.")],
+    tuned: Annotated[str, typer.Option("--tuned", help="The candidate.")],
+    split: Split = "test",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    strict: Strict = False,
+    require: Require = "",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """The verdict on a tuned model: does it help, beside its base, BM25 and hybrid search?
+
+    Example: embedtune compare --data data/ --base all-MiniLM-L6-v2 --tuned model/ --json
+    """
+    from embedtune.cli.runs import Required, judgement_text
+    from embedtune.config import load_config, load_environment
+    from embedtune.pipeline.parts import compare_models
+
+    load_environment(Path.cwd())
+    settings = load_config(config, overrides)
+    wanted = Required(require)
+    found = compare_models(data, split, base, tuned, settings, Console(quiet=quiet), strict=strict)
+    judgement = found.judgement
+    result = {
+        "data": str(data),
+        "split": split,
+        "queries": len(next(iter(judgement.systems[0].per_query.values()))),
+        "systems": [scores.as_json() for scores in judgement.systems],
+        "clean": [scores.as_json() for scores in judgement.clean],
+        "notes": list(found.notes),
+        **judgement.verdict.as_json(),
+    }
+    emit(result, as_json=json, text=lambda: judgement_text(judgement))
+    wanted.check(judgement.verdict.verdict)
+    return 4 if found.unusable else 0
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    data: Data,
+    system: Annotated[str, typer.Option("--system", help="bm25, MODEL, hybrid:MODEL, openai:MODEL.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many passages.")] = 5,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Search a BEIR folder, or the folder left by chunk, with any system.
+
+    Example: embedtune search "who pays for night shifts?" --data data/ --system model/
+    """
+    from embedtune.config import load_environment
+    from embedtune.files import visible
+    from embedtune.pipeline.parts import search_passages
+
+    load_environment(Path.cwd())
+    hits = search_passages(query, data, system, k, Console(quiet=quiet))
+    result = {
+        "query": query,
+        "system": system,
+        "hits": [
+            {"id": chunk.id, "score": score, "source": chunk.source, "page": chunk.page,
+             "section": list(chunk.section), "text": chunk.text}
+            for chunk, score in hits
+        ],
+    }  # fmt: skip
+    emit(
+        result,
+        as_json=json,
+        text=lambda: table(
+            ["passage", "score"],
+            [[visible(" ".join(chunk.embedded.split()), 90), f"{score:.3f}"] for chunk, score in hits],
+        ),
+    )
+    return 0

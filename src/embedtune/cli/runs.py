@@ -1,0 +1,179 @@
+"""Commands over run directories: demo, init, run, status, report."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedtune.cli.console import Console, emit, table
+from embedtune.cli.options import Config, Json, Overrides, Quiet
+from embedtune.errors import ConfigError, NothingUsable, RequirementError
+
+Require = Annotated[
+    str, typer.Option("--require", help="Verdicts that are good enough, e.g. ship,ship-hybrid; "
+                      "any other ends with exit code 9.")]  # fmt: skip
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory.")] = Path("embedtune-demo"),
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole job on a bundled corpus, offline, in minutes.
+
+    Example: embedtune demo
+    """
+    from embedtune.demo import demo_settings
+
+    _run(demo_settings(out, overrides), Console(quiet=quiet), json, command="embedtune demo")
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("embedtune.yaml"),
+) -> None:
+    """Write a configuration with every setting explained.
+
+    Example: embedtune init && embedtune run -c embedtune.yaml
+    """
+    from embedtune.config import example_config
+    from embedtune.files import write_text
+
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; it is left as it is")
+    write_text(path, example_config())
+    Console().say(f"{path}: set documents.paths, then: embedtune run -c {path}")
+
+
+def run(
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Pay again where settings changed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and cost.")] = False,
+    require: Require = "",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Documents in; tuned model, verdict and report out. Run it again to go on after a stop.
+
+    Example: embedtune run -c embedtune.yaml --set queries.per_chunk=3
+    """
+    from embedtune.config import load_config, load_environment
+
+    load_environment(Path.cwd())
+    if config is not None:
+        load_environment(config.resolve().parent)
+    overrides = [*overrides, *([f"run={out}"] if out else [])]
+    settings = load_config(config, overrides)
+    console = Console(quiet=quiet)
+    if dry_run:
+        from embedtune.pipeline.plan import plan
+
+        found = plan(settings, console)
+        emit(found, as_json=json, text=lambda: "\n".join(f"{k}: {v}" for k, v in found.items()))
+        return 0
+    return _run(settings, console, json, yes=yes, require=require,
+                command=shlex.join(["embedtune", *sys.argv[1:]]))  # fmt: skip
+
+
+def _run(settings, console: Console, json: bool, *, yes: bool = False, require: str = "",
+         command: str = "") -> int:  # fmt: skip
+    from embedtune.pipeline.run import run as run_pipeline
+
+    wanted = Required(require)
+    outcome = run_pipeline(settings, console, assume_yes=yes, command=command)
+    emit(outcome.as_json(), as_json=json, text=lambda: judgement_text(outcome.judgement, outcome.report))
+    wanted.check(outcome.judgement.verdict.verdict)
+    return 4 if outcome.unusable_input else 0
+
+
+class Required:
+    """The verdicts named by --require; checked before any work, applied after all of it."""
+
+    def __init__(self, text: str) -> None:
+        self.names = {name.strip() for name in text.split(",") if name.strip()}
+        unknown = self.names - {"ship", "ship-hybrid", "do-not-ship", "inconclusive"}
+        if unknown:
+            raise ConfigError(f"--require: unknown verdict {', '.join(sorted(unknown))}")
+
+    def check(self, verdict: str) -> None:
+        if self.names and verdict not in self.names:
+            raise RequirementError(f"the verdict is {verdict}, not {' or '.join(sorted(self.names))}")
+
+
+def judgement_text(judgement, report: Path | None = None) -> str:
+    """Verdict, reasons and the table of systems, for people."""
+    verdict = judgement.verdict
+    lines = [f"verdict: {verdict.verdict}", *(f"  - {reason}" for reason in verdict.reasons), ""]
+    lines.append(systems_text(judgement.systems))
+    if judgement.clean:
+        lines += ["", "without test queries that have near-duplicates in training:",
+                  systems_text(judgement.clean)]  # fmt: skip
+    if report:
+        lines += ["", f"report: {report}"]
+    return "\n".join(lines)
+
+
+def systems_text(systems) -> str:
+    names = list(systems[0].metrics)
+    rows = []
+    for scores in sorted(systems, key=lambda scores: -scores.metrics[names[0]]):
+        low, high = scores.intervals.get(names[0], (None, None))
+        interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
+        rows.append([scores.name, *(f"{scores.metrics[name]:.3f}" for name in names), interval])
+    return table(["system", *names, f"95 % of {names[0]}"], rows)
+
+
+def status(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    json: Json = False,
+) -> None:
+    """Which stages of a run are done.
+
+    Example: embedtune status runs/run
+    """
+    from embedtune.pipeline.stored import STAGES, stage_facts
+
+    if not run.is_dir():
+        raise ConfigError(f"{run}: no such run directory")
+    stages = stage_facts(run)
+    if not stages and not (run / "config.yaml").exists():
+        raise NothingUsable(f"{run}: not a run directory")
+    rows = [
+        {
+            "stage": name,
+            "done": name in stages,
+            "finished": stages[name].manifest["finished"] if name in stages else None,
+            "seconds": stages[name].manifest["seconds"] if name in stages else None,
+        }
+        for name in STAGES
+    ]
+    emit(
+        {"run": str(run), "stages": rows},
+        as_json=json,
+        text=lambda: table(
+            ["stage", "done", "finished", "seconds"],
+            [[row["stage"], "yes" if row["done"] else "no", row["finished"] or "",
+              str(row["seconds"] or "")] for row in rows],
+        ),
+    )  # fmt: skip
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    json: Json = False,
+) -> None:
+    """Write report.html anew from what a run directory holds, whole or not.
+
+    Example: embedtune report runs/run
+    """
+    from embedtune.files import read_json
+    from embedtune.pipeline.report import write_report
+
+    if not run.is_dir():
+        raise ConfigError(f"{run}: no such run directory")
+    path = write_report(run)
+    emit(read_json(run / "report.json"), as_json=json, text=lambda: str(path))

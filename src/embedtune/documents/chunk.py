@@ -1,0 +1,693 @@
+"""Cut documents into passages that a model can read whole.
+
+Every character of a document is in a chunk, in a counted reject, or is white space between.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
+
+from embedtune.documents.outline import ARTICLE_RANK, TABLE_RULE, Block, blocks_of
+from embedtune.embed.tokens import Tokens
+from embedtune.errors import ConfigError
+from embedtune.files import visible
+from embedtune.language import language_of
+from embedtune.records import (
+    Chunk,
+    Counts,
+    Document,
+    Progress,
+    Reject,
+    Span,
+    content_id,
+    no_progress,
+)
+from embedtune.settings import Auto, PositiveInt, Settings
+
+STAGE = "chunk"
+PREFIXES = ("none", "headings", "title+headings")
+FIELDS = ("title", "path", "kind")
+JOINT = " > "  # between the headings of a path
+LONGEST_TOKEN = 64  # characters; a longer "token" is an unreadable run that is cut all the same
+WINDOW = 20_000  # characters whose tokens are asked for at once
+SAME_TEXT = 3  # so many equal chunks of one document are kept
+
+_SENTENCE_END = re.compile(
+    r"[。！？；…]+[”’」』）】》\"')\]]*(?![\u0300-\u036f\u200d\ufe0f])"
+    r"|[.!?]+[”’\"')\]]*(?=\s+[^\sa-z])|\n"
+)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|No|Nos|Inc|Corp|Co|Ltd|St|vs|cf|Fig|Eq|Sec|Art|al|e\.g|i\.e|U\.S|approx)"
+    r"|\b[A-Z]|^\s*\d{1,3})\.$"
+)
+_GOOD_CUT = re.compile(r"[，、,;；:：)）\]】]|\s")
+
+
+class ChunkSettings(Settings):
+    """How documents are cut."""
+
+    tokens: PositiveInt | Auto = Field(
+        256,
+        description="Most tokens of a chunk, its prefix and the model's special tokens included; "
+        "auto: 256, or what the model reads where that is less.",
+    )
+    overlap: NonNegativeInt = Field(
+        32,
+        description="Tokens repeated, in whole sentences, where a section had to be cut.",
+    )
+    prefix: str = Field(
+        "headings",
+        description="Context put before the text of a chunk: none, headings, title+headings, or a "
+        "template with {title}, {path} (the headings) and {kind}.",
+    )
+    min_characters: NonNegativeInt = Field(
+        24,
+        description="Letters and digits a chunk must have (a Chinese character counts twice); "
+        "shorter ones are merged with a neighbour, or rejected.",
+    )
+
+    @field_validator("prefix")
+    @classmethod
+    def _known_prefix(cls, value: str) -> str:
+        if value in PREFIXES:
+            return value
+        named = re.findall(r"\{([^{}]*)\}", value)
+        wrong = [name for name in named if name not in FIELDS]
+        if not named or wrong or re.sub(r"\{[^{}]*\}", "", value).count("{"):
+            raise ValueError(
+                f"{visible(value)!r}: give {', '.join(PREFIXES)}, or a template with "
+                + ", ".join(f"{{{name}}}" for name in FIELDS)
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _overlap_below_tokens(self) -> Self:
+        if isinstance(self.tokens, int) and self.overlap >= self.tokens:
+            raise ValueError(
+                f"overlap {self.overlap} must be less than tokens {self.tokens}; "
+                "an eighth of it is usual"
+            )
+        return self
+
+    def budget(self, tokens: Tokens) -> int:
+        """Most tokens of a chunk for this model."""
+        return min(256, tokens.max_tokens) if self.tokens == "auto" else self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """``rejected`` are the stretches of the documents that are in no chunk, one per reject that
+    is not a repetition; ``counts`` are of chunks."""
+
+    chunks: tuple[Chunk, ...]
+    rejects: tuple[Reject, ...]
+    rejected: tuple[Span, ...]
+    counts: Counts
+
+
+def chunk_documents(
+    documents: Sequence[Document],
+    tokens: Tokens,
+    settings: ChunkSettings,
+    progress: Progress = no_progress,
+) -> Chunking:
+    """Cut documents along their headings, paragraphs and sentences.
+
+    A section (a Markdown heading, a chapter line, an article of a statute) is not mixed with its
+    neighbours unless it has less than ``min_characters``. Sections over the budget are cut into
+    parts of like size at paragraph and sentence ends, tables at row ends (the header row then goes
+    into the title), anything else at white space or, at last, between characters that belong
+    together. ``Chunk.text`` is ``document.text[start:end]``; ``Chunk.title`` is the prefix and
+    holds the headings that stand above the chunk, never those inside it.
+
+    Raises:
+        ConfigError: The budget is not above the overlap, or leaves no room for text.
+    """
+    budget = settings.budget(tokens)
+    [special] = tokens.count([""])
+    if settings.overlap >= budget or budget - special < 2:
+        raise ConfigError(
+            f"chunks.tokens: {budget} tokens leave no room beside chunks.overlap "
+            f"{settings.overlap} and the {special} special tokens of {tokens.name}"
+        )
+    chunks: list[Chunk] = []
+    rejects: list[Reject] = []
+    rejected: list[Span] = []
+    repeated = 0
+    for number, document in enumerate(documents):
+        progress(number, len(documents))
+        same: Counter[str] = Counter()
+        for result in _Cutter(document, tokens, settings, budget, special).results():
+            if isinstance(result, Reject):
+                rejects.append(result)
+                continue
+            if isinstance(result, Span):
+                rejected.append(result)
+                continue
+            same[result.text] += 1
+            if same[result.text] > SAME_TEXT:
+                repeated += 1
+                rejected.append(result.span)
+                rejects.append(_reject(document, "repeated", result.start, result.end,
+                                       f"the same text stands more than {SAME_TEXT} times in this "
+                                       "document", unusable=False))  # fmt: skip
+            else:
+                chunks.append(result)
+    progress(len(documents), len(documents))
+    total = len(chunks) + len(rejects)
+    return Chunking(
+        tuple(chunks),
+        tuple(rejects),
+        tuple(rejected),
+        Counts(total, len(chunks), len(rejects) - repeated, repeated),
+    )
+
+
+def useful_characters(text: str) -> int:
+    """Letters and digits; those of Chinese, Japanese and Korean count twice."""
+    return sum((ord(character) >= 0x2E80) + 1 for character in text if character.isalnum())
+
+
+def has_content(text: str) -> bool:
+    """Whether there is any letter: texts without one all get the same vector."""
+    return any(character.isalpha() for character in text)
+
+
+def _reject(
+    document: Document, code: str, start: int, end: int, why: str, *, unusable: bool
+) -> Reject:
+    return Reject(
+        STAGE,
+        code,
+        f"{document.source}: characters {start} to {end}: {why}",
+        file=document.source,
+        item=document.id,
+        excerpt=visible(document.text[start:end]),
+        unusable=unusable,
+    )
+
+
+_Path = tuple[tuple[int, str], ...]  # (offset of the heading, its label), outermost first
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """Blocks under one heading; ``path`` ends with that heading."""
+
+    path: _Path
+    rank: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def body(self) -> bool:
+        return any(block.kind != "heading" for block in self.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Atom:
+    """What is not cut any further: a sentence, a table or code that fits, a row, a line."""
+
+    start: int
+    end: int
+    cost: int  # tokens
+    kind: str
+    path: _Path
+    ends_paragraph: bool = False
+    header: str = ""  # of the table that this row continues
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Neighbouring atoms that shall become a chunk."""
+
+    atoms: tuple[_Atom, ...]
+
+    @property
+    def start(self) -> int:
+        return self.atoms[0].start
+
+    @property
+    def end(self) -> int:
+        return self.atoms[-1].end
+
+
+class _Cutter:
+    """Cuts one document."""
+
+    def __init__(
+        self,
+        document: Document,
+        tokens: Tokens,
+        settings: ChunkSettings,
+        budget: int,
+        special: int,
+    ) -> None:
+        self.document = document
+        self.text = document.text
+        self.tokens = tokens
+        self.settings = settings
+        self.budget = budget
+        self.special = special
+        self._prefixes: dict[tuple[tuple[str, ...], str], tuple[str, int]] = {}
+
+    def results(self) -> Iterator[Chunk | Reject | Span]:
+        """Chunks in the order of the text, and rejects, each with its span."""
+        whole = (0, len(self.text))
+        if not has_content(self.text):
+            yield Span(self.document.id, *whole)
+            yield _reject(self.document, "no-content", *whole, "no letters", unusable=True)
+            return
+        try:
+            self.text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            yield Span(self.document.id, *whole)
+            yield _reject(self.document, "bad-text", *whole,
+                          f"half a character (lone surrogate) at {error.start}", unusable=True)  # fmt: skip
+            return
+        parts = [part for section in self._merged(self._sections()) for part in self._pack(section)]
+        for part in self._joined(self._fitted(parts)):
+            text = self.text[part.start : part.end]
+            if useful_characters(text) < self.settings.min_characters or not has_content(text):
+                yield Span(self.document.id, part.start, part.end)
+                yield _reject(self.document, "too-short", part.start, part.end,
+                              f"fewer than {self.settings.min_characters} letters and digits",
+                              unusable=False)  # fmt: skip
+            elif (chunk := self._chunk(part)).tokens > self.budget:
+                yield Span(self.document.id, part.start, part.end)
+                yield _reject(self.document, "over-budget", part.start, part.end,
+                              f"one character of {chunk.tokens} tokens, allowed are {self.budget}",
+                              unusable=True)  # fmt: skip
+            else:
+                yield chunk
+
+    # ---- sections
+
+    def _sections(self) -> list[_Section]:
+        stack: list[tuple[int, int, str]] = []  # rank, offset, label
+        sections: list[_Section] = []
+        blocks: list[Block] = []
+
+        def close() -> None:
+            if blocks:
+                path = tuple((offset, label) for _, offset, label in stack)
+                rank = stack[-1][0] if stack else 0
+                sections.append(_Section(path, rank, tuple(blocks)))
+                blocks.clear()
+
+        for block in blocks_of(self.document):
+            if block.rank:
+                close()
+                while stack and stack[-1][0] >= block.rank:
+                    stack.pop()
+                stack.append((block.rank, block.start, block.label))
+            blocks.append(block)
+        close()
+        return sections
+
+    def _merged(self, sections: list[_Section]) -> list[list[_Section]]:
+        """Sections to be packed together: headings with what follows, very short ones with the
+        next of the same parent."""
+        groups: list[list[_Section]] = []
+        waiting: list[_Section] = []
+        for section in sections:
+            if waiting and not self._may_join(waiting[-1], section):
+                groups.append(waiting)
+                waiting = []
+            above = [one for one in waiting if one.path == section.path[: len(one.path)]]
+            if len(above) < len(waiting) and not any(one.body for one in waiting):
+                # a list of headings, such as a table of contents; the last may belong to this one
+                before = [one for one in waiting if one not in above]
+                if self._useful(before) >= self.settings.min_characters and section.body:
+                    groups.append(before)
+                    waiting = above
+            waiting.append(section)
+            if section.body and self._useful(waiting) >= self.settings.min_characters:
+                groups.append(waiting)
+                waiting = []
+        if waiting:
+            groups.append(waiting)
+        return groups
+
+    def _useful(self, sections: list[_Section]) -> int:
+        return useful_characters(
+            self.text[sections[0].blocks[0].start : sections[-1].blocks[-1].end]
+        )
+
+    @staticmethod
+    def _may_join(first: _Section, second: _Section) -> bool:
+        """The second lies inside the first, or beside it under the same parent."""
+        return second.path[: len(first.path)] == first.path or (
+            len(second.path) >= len(first.path)
+            and second.path[: len(first.path) - 1] == first.path[:-1]
+        )
+
+    # ---- atoms
+
+    def _atoms(self, section: _Section) -> Iterator[_Atom]:
+        room = self._room(section.path, "")
+        for block in section.blocks:
+            spans = _Costs(self.tokens, self.text, block.start, block.end)
+            if block.kind == "heading" or (block.kind in ("table", "code") and spans.total <= room):
+                pieces: list[tuple[int, int]] = [(block.start, block.end)]
+            elif block.kind == "text":
+                pieces = list(self._sentences(block))
+            else:
+                pieces = list(self._rows(block))
+            header = self._header(block) if block.kind == "table" and len(pieces) > 1 else ""
+            limit = self._room(section.path, header) if header else room
+            for number, (start, end) in enumerate(pieces):
+                last = number == len(pieces) - 1
+                continued = header if number > 1 else ""
+                for a, b in spans.cut(start, end, limit):
+                    ends = last and b == end
+                    yield _Atom(
+                        a, b, spans.between(a, b), block.kind, section.path, ends, continued
+                    )
+
+    def _sentences(self, block: Block) -> Iterator[tuple[int, int]]:
+        start = block.start
+        for match in _SENTENCE_END.finditer(self.text, block.start, block.end):
+            if _ABBREVIATION.search(self.text[max(start, match.end() - 12) : match.end()]):
+                continue
+            if stripped := self._stripped(start, match.end()):
+                yield stripped
+            start = match.end()
+        if stripped := self._stripped(start, block.end):
+            yield stripped
+
+    def _rows(self, block: Block) -> Iterator[tuple[int, int]]:
+        start = block.start
+        while start < block.end:
+            end = self.text.find("\n", start, block.end)
+            end = block.end if end < 0 else end
+            if stripped := self._stripped(start, end):
+                yield stripped
+            start = end + 1
+
+    def _stripped(self, start: int, end: int) -> tuple[int, int] | None:
+        piece = self.text[start:end]
+        bare = piece.strip()
+        if not bare:
+            return None
+        start += len(piece) - len(piece.lstrip())
+        return start, start + len(bare)
+
+    def _header(self, block: Block) -> str:
+        first, _, rest = self.text[block.start : block.end].partition("\n")
+        if not TABLE_RULE.match(rest.partition("\n")[0]):
+            return ""
+        return " | ".join(cell.strip() for cell in first.strip().strip("|").split("|"))
+
+    # ---- packing
+
+    def _pack(self, sections: list[_Section]) -> list[_Part]:
+        """The sections' atoms in parts of at most the budget and of like size."""
+        atoms = [atom for section in sections for atom in self._atoms(section)]
+        longest = max((section.path for section in sections), key=len)
+        room = self._room(longest, "")
+        total = sum(atom.cost for atom in atoms)
+        parts_needed = -(-total // room)
+        if parts_needed <= 1:
+            return [_Part(tuple(atoms))]
+        goal = min(room, int(total / parts_needed * 1.15) + 1)
+        parts: list[_Part] = []
+        begin, cost = 0, 0
+        for number, atom in enumerate(atoms):
+            limit = self._room(longest, atoms[begin].header) if atoms[begin].header else room
+            opens = (
+                cost + atom.cost > limit
+                or (cost + atom.cost > goal and not self._heading_only(atoms[begin:number]))
+                or (cost > goal * 0.7 and self._paragraph_over(atoms, number, limit - cost))
+                or (bool(atoms[begin].header) and atom.header != atoms[begin].header)
+            )
+            if number > begin and opens:
+                keep = number
+                while keep - 1 > begin and atoms[keep - 1].kind == "heading":
+                    keep -= 1  # a heading goes with what follows it
+                parts.append(_Part(tuple(atoms[begin:keep])))
+                begin = self._overlap_from(atoms, begin, keep, limit - atom.cost)
+                cost = sum(a.cost for a in atoms[begin:number])
+            cost += atom.cost
+        parts.append(_Part(tuple(atoms[begin:])))
+        return self._without_scrap(parts)
+
+    @staticmethod
+    def _heading_only(atoms: Sequence[_Atom]) -> bool:
+        return all(atom.kind == "heading" for atom in atoms)
+
+    @staticmethod
+    def _paragraph_over(atoms: list[_Atom], number: int, left: int) -> bool:
+        """A paragraph begins here and does not fit into what is left."""
+        if number and not atoms[number - 1].ends_paragraph:
+            return False
+        need = 0
+        for atom in atoms[number:]:
+            need += atom.cost
+            if need > left:
+                return True
+            if atom.ends_paragraph:
+                break
+        return False
+
+    def _overlap_from(self, atoms: list[_Atom], begin: int, end: int, left: int) -> int:
+        """Index of the first sentence that is repeated in the next part."""
+        first, cost = end, 0
+        while first - 1 > begin:
+            atom = atoms[first - 1]
+            cost += atom.cost
+            if (
+                atom.kind != "text"
+                or atom.path != atoms[end].path
+                or atoms[end].kind != "text"
+                or cost > min(self.settings.overlap, left)
+            ):
+                break
+            first -= 1
+        return first
+
+    def _without_scrap(self, parts: list[_Part]) -> list[_Part]:
+        """Sentences move from the last part but one to a last part that is too short."""
+        if len(parts) < 2:
+            return parts
+        before, last = parts[-2].atoms, parts[-1].atoms
+        while (
+            len(before) > 1
+            and before[-1].end <= last[0].start
+            and before[-1].kind == last[0].kind == "text"
+            and useful_characters(self.text[last[0].start : last[-1].end])
+            < self.settings.min_characters
+        ):
+            before, last = before[:-1], (before[-1], *last)
+        return [*parts[:-2], _Part(before), _Part(last)]
+
+    # ---- the real tokens
+
+    def _fitted(self, parts: list[_Part]) -> list[_Part]:
+        """Parts whose embedded text is within the budget by the tokenizer; joining pieces may
+        cost a token more than their sum, so that a part is halved where it is over."""
+        todo, done = parts[::-1], []
+        costs = self._costs_of(todo)
+        while todo:
+            part, cost = todo.pop(), costs.pop()
+            halves = self._halved(part) if cost > self.budget else []
+            if halves:
+                todo += halves[::-1]
+                costs += self._costs_of(halves[::-1])
+            else:
+                done.append(part)
+        return done
+
+    def _halved(self, part: _Part) -> list[_Part]:
+        if len(part.atoms) > 1:
+            half = sum(atom.cost for atom in part.atoms) / 2
+            cost, middle = 0, 0
+            while middle < len(part.atoms) - 1 and (not middle or cost < half):
+                cost += part.atoms[middle].cost
+                middle += 1
+            return [_Part(part.atoms[:middle]), _Part(part.atoms[middle:])]
+        [atom] = part.atoms
+        spans = _Costs(self.tokens, self.text, atom.start, atom.end)
+        pieces = list(spans.cut(atom.start, atom.end, max(1, spans.total // 2)))
+        if len(pieces) == 1:
+            return []
+        return [
+            _Part((replace(atom, start=a, end=b, cost=spans.between(a, b)),)) for a, b in pieces
+        ]
+
+    def _joined(self, parts: list[_Part]) -> list[_Part]:
+        """Parts that are too short joined to the one before, or the next, where both fit."""
+        joined: list[_Part] = []
+        short = False  # the last of `joined` is too short
+        for part in parts:
+            is_short = (
+                useful_characters(self.text[part.start : part.end]) < self.settings.min_characters
+            )
+            if joined and (short or is_short):
+                both = self._together(joined[-1], part)
+                if both is not None:
+                    joined[-1] = both
+                    short = (
+                        short
+                        and is_short
+                        and (
+                            useful_characters(self.text[both.start : both.end])
+                            < self.settings.min_characters
+                        )
+                    )
+                    continue
+            joined.append(part)
+            short = is_short
+        return joined
+
+    def _together(self, first: _Part, second: _Part) -> _Part | None:
+        a, b = first.atoms[-1].path, second.atoms[0].path
+        related = a[: len(b)] == b or b[: len(a)] == a or a[:-1] == b[:-1]
+        atoms = first.atoms + tuple(atom for atom in second.atoms if atom.start >= first.end)
+        both = _Part(atoms)
+        return both if related and self._cost(both) <= self.budget else None
+
+    # ---- titles
+
+    def _title(self, part: _Part) -> str:
+        first = part.atoms[0]
+        labels = tuple(label for offset, label in first.path if offset < part.start)
+        return self._prefix(labels, first.header)[0]
+
+    def _room(self, path: _Path, header: str) -> int:
+        """Tokens left for text under the full path."""
+        cost = self._prefix(tuple(label for _, label in path), header)[1]
+        return max(1, self.budget - cost - 1)
+
+    def _prefix(self, labels: tuple[str, ...], header: str) -> tuple[str, int]:
+        """The prefix, shortened to a third of the budget, and its tokens with the special ones.
+
+        Outer headings give way first, then the end of what is left.
+        """
+        key = (labels, header)
+        if key not in self._prefixes:
+            limit = self.budget // 3 + self.special
+            text = self._compose(labels, header)
+            while len(labels) > 1 and self.tokens.count([text])[0] > limit:
+                labels = labels[1:]
+                text = self._compose(labels, header)
+            [cost] = self.tokens.count([text])
+            most = self.budget // 3
+            while cost > limit:
+                ends = [end for _, end in self.tokens.offsets(text)][:most]
+                text = text[: ends[-1]].rstrip() if ends else ""
+                [cost] = self.tokens.count([text])
+                most -= 1
+            self._prefixes[key] = (text, cost)
+        return self._prefixes[key]
+
+    def _compose(self, labels: tuple[str, ...], header: str) -> str:
+        style = self.settings.prefix
+        title = " ".join(self.document.title.split())
+        path = JOINT.join(" ".join(label.split()) for label in labels)
+        if style == "none":
+            text = ""
+        elif style == "headings":
+            text = path
+        elif style == "title+headings":
+            same = bool(labels) and " ".join(labels[0].split()) == title
+            text = path if same or not title else JOINT.join(filter(None, (title, path)))
+        else:
+            values = {"title": title, "path": path, "kind": self.document.kind}
+            text = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], style)
+        return " ".join(filter(None, (text.strip(), header)))
+
+    # ---- chunks
+
+    def _cost(self, part: _Part) -> int:
+        return self._costs_of([part])[0]
+
+    def _costs_of(self, parts: Sequence[_Part]) -> list[int]:
+        texts = [
+            f"{self._title(part)} {self.text[part.start : part.end]}".strip() for part in parts
+        ]
+        return self.tokens.count(texts) if texts else []
+
+    def _chunk(self, part: _Part) -> Chunk:
+        title = self._title(part)
+        text = self.text[part.start : part.end]
+        body = [atom for atom in part.atoms if atom.kind != "heading"]
+        kinds = {atom.kind for atom in body}
+        offsets = [offset for offset, _ in self.document.pages]
+        page = bisect_right(offsets, part.start)
+        draft = Chunk(
+            id=content_id("c", self.document.id, part.start, part.end, title, text),
+            document=self.document.id,
+            start=part.start,
+            end=part.end,
+            title=title,
+            text=text,
+            section=tuple(label for _, label in (body or part.atoms)[0].path),
+            page=self.document.pages[page - 1][1] if page else None,
+            language=language_of(text),
+            kind=kinds.pop() if len(kinds) == 1 else "text",
+            source=self.document.source,
+        )
+        return replace(draft, tokens=self.tokens.count([draft.embedded])[0])
+
+
+class _Costs:
+    """Token ends of a stretch of text; a run without tokens, or one overlong token, counts one
+    for every 64 characters, so that nothing unreadable hides in a chunk."""
+
+    def __init__(self, tokens: Tokens, text: str, start: int, end: int) -> None:
+        self.text = text
+        self.ends: list[int] = []
+        last = start
+        for begin in range(start, end, WINDOW):
+            # a token cut at a window's border counts twice, which is on the safe side
+            for _, stop in tokens.offsets(text[begin : min(begin + WINDOW, end)]):
+                self._add(last, begin + stop)
+                last = begin + stop
+        if end - last > LONGEST_TOKEN:
+            self._add(last, end)
+
+    def _add(self, last: int, stop: int) -> None:
+        self.ends += range(last + LONGEST_TOKEN, stop, LONGEST_TOKEN)
+        self.ends.append(stop)
+
+    @property
+    def total(self) -> int:
+        return len(self.ends)
+
+    def between(self, start: int, end: int) -> int:
+        return bisect_left(self.ends, end + 1) - bisect_right(self.ends, start)
+
+    def cut(self, start: int, end: int, limit: int) -> Iterator[tuple[int, int]]:
+        """The stretch in pieces of at most ``limit`` tokens, at commas or white space where the
+        last third of a piece has one, never inside a grapheme cluster."""
+        if self.between(start, end) <= limit:
+            yield start, end
+            return
+        import regex
+
+        borders = [start + match.end() for match in regex.finditer(r"\X", self.text[start:end])]
+        while start < end:
+            index = bisect_right(self.ends, start) + limit
+            stop = (
+                end
+                if index > len(self.ends) or self.ends[index - 1] >= end
+                else self.ends[index - 1]
+            )
+            if stop < end:
+                third = start + (stop - start) * 2 // 3
+                good = [match.end() for match in _GOOD_CUT.finditer(self.text, third, stop)]
+                stop = good[-1] if good else stop
+                at = bisect_right(borders, stop) - 1
+                if at < 0 or borders[at] <= start:
+                    at = bisect_right(borders, start)
+                stop = borders[at]
+            piece = self.text[start:stop]
+            if piece.strip():
+                a = start + len(piece) - len(piece.lstrip())
+                yield a, a + len(piece.strip())
+            start = stop

@@ -1,0 +1,452 @@
+"""Text of PDF files: lines joined to paragraphs, running heads dropped, headings marked.
+
+pdfium gives the text in reading order and the place of every character; from the places come
+paragraphs (gaps, indents, lines that end early) and headings (bold or larger type).
+"""
+
+import ctypes
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from embedtune.documents.clean import clean
+from embedtune.documents.outline import ARTICLE, named_rank
+from embedtune.documents.reading import Broken, Part
+
+EDGE = 4  # lines at the top and bottom of a page that may be running heads
+LARGE = 1.3  # times the size of the body: a title, above all numbered headings
+LARGER = 1.05
+TITLE_PAGES = 2  # the document's title stands on one of the first
+TITLE_RANKS = 3  # sizes of titles told apart: ranks 1, 2, 3
+LARGER_RANK = 23  # beside numbered headings (outline.py)
+BOLD_RANK = 28
+HYPHEN = "\ufffe"  # stands for a hyphen at a line end
+SOFT_HYPHENS = (0x02, 0xAD, 0xFFFE)  # pdfium's signs for it
+
+
+@dataclass(slots=True)
+class _Line:
+    text: str
+    left: float
+    right: float
+    base: float  # height of the baseline above the foot of the page
+    size: float
+    bold: bool
+
+
+@dataclass(slots=True)
+class _Page:
+    number: int
+    lines: list[_Line] = field(default_factory=list)
+    blank: bool = False  # nothing at all is drawn on it
+    failed: str = ""
+
+
+def read_pdf(data: bytes, password: str | None, *, ocr: str) -> Part:
+    """The text of a PDF as one part, with the offsets of its pages.
+
+    Raises:
+        Broken: Not a PDF, encrypted, or without any text.
+    """
+    pages = _pages(data, password)
+    part = Part(kind="pdf")
+    _name_missing(pages, part, ocr)
+    _drop_running_heads(pages, part)
+    _compose(pages, part)
+    part.meta["page_count"] = str(len(pages))
+    return part
+
+
+def _pages(data: bytes, password: str | None) -> list[_Page]:
+    import pypdfium2
+
+    if b"%PDF-" not in data[:1024]:
+        raise Broken("not-pdf", "no PDF header; is it another type of file under this name?")
+    try:
+        document = pypdfium2.PdfDocument(data, password=password)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            wrong = "the given password does not open it" if password else "a password is needed"
+            raise Broken(
+                "encrypted",
+                f"{wrong}; set documents.password_env to the name of an environment variable "
+                "that holds it",
+            ) from error
+        raise Broken(
+            "broken-pdf", f"pdfium cannot open it ({error}); is the file whole?"
+        ) from error
+    try:
+        return [_page(document, index) for index in range(len(document))]
+    finally:
+        document.close()
+
+
+def _page(document: object, index: int) -> _Page:
+    import pypdfium2
+    import pypdfium2.raw as pdfium
+
+    result = _Page(index + 1)
+    try:
+        page = document[index]  # type: ignore[index]  # a PdfDocument; the library is untyped
+        textpage = page.get_textpage()
+    except pypdfium2.PdfiumError as error:
+        result.failed = str(error)
+        return result
+    result.blank = pdfium.FPDFPage_CountObjects(page.raw) == 0
+    handle = textpage.raw
+    count = pdfium.FPDFText_CountChars(handle)
+    codes = [pdfium.FPDFText_GetUnicode(handle, place) for place in range(count)]
+    start = 0
+    for place in range(count + 1):
+        if place == count or codes[place] == 10:
+            if line := _line(handle, codes, start, place):
+                result.lines.append(line)
+            start = place + 1
+    textpage.close()
+    page.close()
+    return result
+
+
+def _line(handle: object, codes: Sequence[int], start: int, end: int) -> _Line | None:
+    import pypdfium2.raw as pdfium
+
+    text = clean(
+        "".join(
+            HYPHEN if code in SOFT_HYPHENS else chr(code) for code in codes[start:end] if code != 13
+        )
+    ).text
+    shown = [
+        place
+        for place in range(start, end)
+        if codes[place] > 32
+        and codes[place] not in SOFT_HYPHENS
+        and not chr(codes[place]).isspace()
+    ]
+    if not shown:
+        return None
+    first, middle, last = shown[0], shown[len(shown) // 2], shown[-1]
+    left, _ = _sides(handle, first)
+    _, right = _sides(handle, last)
+    return _Line(
+        text=" ".join(text.split()),
+        left=left,
+        right=right,
+        base=_baseline(handle, middle),
+        size=round(pdfium.FPDFText_GetFontSize(handle, middle), 1),
+        bold=all(_bold(handle, place) for place in (first, middle, last)),
+    )
+
+
+def _sides(handle: object, place: int) -> tuple[float, float]:
+    """Left and right edge of a character, in points."""
+    import pypdfium2.raw as pdfium
+
+    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+    pdfium.FPDFText_GetCharBox(handle, place, left, right, bottom, top)
+    return left.value, right.value
+
+
+def _baseline(handle: object, place: int) -> float:
+    import pypdfium2.raw as pdfium
+
+    x, y = ctypes.c_double(), ctypes.c_double()
+    pdfium.FPDFText_GetCharOrigin(handle, place, x, y)
+    return y.value
+
+
+def _bold(handle: object, place: int) -> bool:
+    import pypdfium2.raw as pdfium
+
+    name, flags = ctypes.create_string_buffer(128), ctypes.c_int()
+    pdfium.FPDFText_GetFontInfo(handle, place, name, 128, flags)
+    return bool(re.search(rb"bold|black|heavy|semibold", name.value, re.IGNORECASE)) or bool(
+        flags.value & 0x40000
+    )
+
+
+# ---- pages without text
+
+
+def _name_missing(pages: list[_Page], part: Part, ocr: str) -> None:
+    empty = [page for page in pages if not any(_letters(line.text) for line in page.lines)]
+    failed = [page.number for page in empty if page.failed]
+    blank = [page.number for page in empty if page.blank]
+    scans = [page.number for page in empty if not page.failed and not page.blank]
+    why = "documents.ocr is off" if ocr == "off" else "no OCR engine is installed"
+    if len(empty) == len(pages):
+        what = "no page" if not failed else "no readable page"
+        raise Broken(
+            "no-text",
+            f"{what} of {len(pages)} has text (scanned, or empty; pages {ranges(p.number for p in empty)}); "
+            f"{why}: give the text itself",
+        )
+    if scans:
+        part.reject(
+            "pages-without-text",
+            f"{len(scans)} of {len(pages)} pages ({len(scans) / len(pages):.0%}) have no text layer: "
+            f"pages {ranges(scans)}; {why}; the other pages are kept",
+        )
+    if failed:
+        part.reject(
+            "broken-pages",
+            f"{len(failed)} of {len(pages)} pages cannot be read: pages {ranges(failed)}; the others are kept",
+        )
+        part.meta["partial"] = "true"
+    if blank:
+        part.note(f"{len(blank)} of {len(pages)} pages are blank: {ranges(blank)}")
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """``1-3, 7`` for 1, 2, 3, 7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _letters(text: str) -> bool:
+    return any(character.isalpha() for character in text)
+
+
+# ---- running heads
+
+
+def _drop_running_heads(pages: list[_Page], part: Part) -> None:
+    """Remove lines that stand at the edge of many pages, and page numbers."""
+    dropped = 0
+    shown: Counter[str] = Counter()
+    while True:
+        heads = _recurring(pages, top=True)
+        feet = _recurring(pages, top=False)
+        before = dropped
+        for page in pages:
+            if page.lines and (page.number, True) in heads:
+                shown[page.lines.pop(0).text] += 1
+                dropped += 1
+            if page.lines and (page.number, False) in feet:
+                shown[page.lines.pop().text] += 1
+                dropped += 1
+        if dropped == before:
+            break
+    if dropped:
+        part.meta["running_heads"] = str(dropped)
+        part.note(f"{dropped} running heads and page numbers removed")
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+def _recurring(pages: list[_Page], *, top: bool) -> set[tuple[int, bool]]:
+    """(page number, top) of the pages whose first (or last) line is a running one.
+
+    Equal lines on at least 3 pages and 6 % of all; or lines equal but for one number that
+    grows with the page, on at least 3 pages.
+    """
+    exact: dict[str, list[int]] = {}
+    counted: dict[tuple[str, int, int], list[int]] = {}
+    for page in pages:
+        if not page.lines:
+            continue
+        text = page.lines[0 if top else -1].text
+        if len(text) > 150:
+            continue
+        exact.setdefault(text, []).append(page.number)
+        for place, match in enumerate(_NUMBER.finditer(text)):
+            if len(match[0]) > 5:
+                continue
+            frame = f"{text[: match.start()]}#{text[match.end() :]}"
+            counted.setdefault((frame, place, int(match[0]) - page.number), []).append(page.number)
+    least = max(3, round(len(pages) * 0.06))
+    found = {number for numbers in exact.values() if len(numbers) >= least for number in numbers}
+    found |= {number for numbers in counted.values() if len(numbers) >= 3 for number in numbers}
+    return {(number, top) for number in found}
+
+
+# ---- paragraphs
+
+
+def _compose(pages: list[_Page], part: Part) -> None:
+    """Join the lines; fills text, page offsets, headings and title of ``part``."""
+    words = _words(line for page in pages for line in page.lines)
+    usual = _usual_size(line for page in pages for line in page.lines)
+    sizes = {line.size for page in pages for line in page.lines if line.size >= usual * LARGE}
+    titles = sorted(sizes, reverse=True)
+    pieces: list[str] = []
+    length = 0
+    headings: list[str] = []
+    above: _Line | None = None
+    rank_above = 0
+    mended = 0
+    for page in pages:
+        layout = _Layout(page.lines, usual)
+        for number, line in enumerate(page.lines):
+            rank = _rank(page.lines, number, layout, titles)
+            joint = ""
+            if above is not None:
+                joint = _joint(above, line, layout, new_page=number == 0)
+                same = rank_above and rank and line.size == above.size and line.bold == above.bold
+                if (rank or rank_above) and not (same and joint in (" ", "", HYPHEN)):
+                    joint = "\n\n"
+            if joint == HYPHEN:
+                joint, mended = "", mended + 1
+                pieces[-1], cut = _mend(pieces[-1], line.text, words)
+                length -= cut
+            begin = length + len(joint)
+            if number == 0:
+                part.pages.append((begin, page.number))
+            if rank and (joint == "\n\n" or above is None):
+                headings.append(f"{begin}:{rank}")
+                if not part.title and rank <= TITLE_RANKS and page.number <= TITLE_PAGES:
+                    part.title = line.text
+            pieces.append(joint + line.text)
+            length += len(pieces[-1])
+            above, rank_above = line, rank
+    part.text = "".join(pieces).replace(HYPHEN, "-")
+    part.meta["headings"] = " ".join(headings)
+    if mended:
+        part.meta["mended_hyphens"] = str(mended)
+
+
+def _usual_size(lines: Iterable[_Line]) -> float:
+    sizes: Counter[float] = Counter()
+    for line in lines:
+        sizes[line.size] += len(line.text)
+    return sizes.most_common(1)[0][0] if sizes else 1.0
+
+
+class _Layout:
+    """What is usual on a page: edges of the text, type size, line distance, width of a letter."""
+
+    def __init__(self, lines: list[_Line], usual: float) -> None:
+        long = [line for line in lines if len(line.text) > 3]
+        self.left = _low([line.left for line in long], 0.1)
+        self.right = -_low([-line.right for line in long], 0.1)
+        self.size = _usual_size(lines) if len(long) > 5 else usual
+        gaps = [
+            upper.base - lower.base
+            for upper, lower in zip(lines, lines[1:], strict=False)
+            if 0 < upper.base - lower.base < 3 * self.size
+        ]
+        self.gap = _low(gaps, 0.4) or self.size * 1.2
+        widths = [(line.right - line.left) / _columns(line.text) for line in long]
+        self.letter = median(widths) if widths else self.size / 2
+
+    def stretched(self, line: _Line) -> bool:
+        """A line of far-off cells: a row of a table, or of a table of contents."""
+        letter = self.letter * line.size / self.size
+        return line.right - line.left > 1.4 * letter * _columns(line.text) + self.size
+
+
+def _columns(text: str) -> int:
+    """Width of a text in letters; a Chinese character is as wide as two."""
+    return sum(1 + (ord(character) >= 0x2E80) for character in text) or 1
+
+
+def _low(values: list[float], share: float) -> float:
+    return sorted(values)[int(len(values) * share)] if values else 0.0
+
+
+def _rank(lines: list[_Line], number: int, layout: _Layout, titles: list[float]) -> int:
+    """Rank of a line that is a heading by its type or its words, else 0."""
+    line = lines[number]
+    text = line.text
+    large, larger = line.size >= layout.size * LARGE, line.size >= layout.size * LARGER
+    if not (larger or line.bold) or not _letters(text) or ARTICLE.match(text):
+        return 0
+    if layout.stretched(line) or text.endswith(("。", "；", "，", "、", ",", ";")):
+        return 0
+    if any(
+        abs(other.base - line.base) < 1
+        for other in lines[max(0, number - 1) : number + 2]
+        if other is not line
+    ):
+        return 0  # a cell of a table row
+    if named := named_rank(text, alone=True):
+        return named
+    if large and line.size in titles:
+        return min(titles.index(line.size) + 1, TITLE_RANKS)
+    if line.left > layout.left + 2 * layout.size or sum(map(str.isalpha, text)) < len(text) / 2:
+        return 0
+    if _bold_lines(lines, number, layout) > 3:
+        return 0  # a paragraph in bold type
+    return LARGER_RANK if larger else BOLD_RANK
+
+
+def _bold_lines(lines: list[_Line], number: int, layout: _Layout) -> int:
+    """How many lines of this type stand together."""
+    line = lines[number]
+    count = 1
+    for step in (-1, 1):
+        here = number
+        while 0 <= here + step < len(lines):
+            near = lines[here + step]
+            close = abs(near.base - lines[here].base) < 1.4 * layout.gap
+            if not close or near.bold != line.bold or near.size != line.size:
+                break
+            here += step
+            count += 1
+    return count
+
+
+def _joint(above: _Line, line: _Line, layout: _Layout, *, new_page: bool) -> str:
+    """What stands between two lines: nothing, a space, a line end, an empty line, or ``HYPHEN``."""
+    em = layout.size * 0.75  # sizes are those of the font, before the page is scaled
+    like = abs(above.size - line.size) <= 0.06 * max(above.size, line.size)
+    if not like or ARTICLE.match(line.text):
+        return "\n\n"
+    if not new_page:
+        gap = above.base - line.base
+        if gap > layout.gap * 1.4 or gap < -em:
+            return "\n\n"
+    if layout.stretched(above) or layout.stretched(line) or _BULLET.match(line.text):
+        return "\n"
+    first = min(layout.left, above.left) if not new_page else layout.left
+    if first + em < line.left < first + 6 * em and line.left > layout.left + em:
+        return "\n\n"  # the first line of a paragraph is indented
+    ended = above.text.endswith(("。", "！", "？", ".", "!", "?", "；", "：", ";", ":"))
+    if layout.right - above.right > _first_word(line) + em:
+        return "\n\n" if ended or new_page else "\n"  # the next word would have had room
+    if ended and above.bold != line.bold:
+        return "\n"
+    if above.text.endswith((HYPHEN, "-")) and line.text[:1].islower():
+        return HYPHEN
+    if _unspaced(above.text[-1:]) or _unspaced(line.text[:1]):
+        return ""
+    return " "
+
+
+_BULLET = re.compile(r"[•●▪◦‣∙·–—]\s|\(?[a-z0-9ivx]{1,4}[.)]\s|（[一二三四五六七八九十]+）|[①-⑳]")
+
+
+def _first_word(line: _Line) -> float:
+    """Points that the first word of a line takes (a character, where words have no spaces)."""
+    first = line.text[:1] if _unspaced(line.text[:1]) else line.text.split(" ", 1)[0]
+    return (line.right - line.left) * _columns(first) / _columns(line.text)
+
+
+def _unspaced(character: str) -> bool:
+    """Chinese and Japanese characters and their punctuation: no space stands beside them."""
+    return (
+        "\u2e80" <= character < "\uac00" or character >= "\uf900" or character in ("“", "”", "…")
+    ) and bool(character)
+
+
+def _words(lines: Iterable[_Line]) -> set[str]:
+    return {word for line in lines for word in re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", line.text)}
+
+
+def _mend(above: str, below: str, words: set[str]) -> tuple[str, int]:
+    """``above`` without its hyphen, unless the hyphenated word is used elsewhere; what it lost."""
+    bare = above.rstrip(f"{HYPHEN}-")
+    head = re.search(r"[^\W\d_]+(?:-[^\W\d_]+)*$", bare)
+    tail = re.match(r"[^\W\d_]+", below)
+    if head and tail:
+        whole, hyphened = head[0] + tail[0], f"{head[0]}-{tail[0]}"
+        if hyphened not in words or whole in words:
+            return bare, len(above) - len(bare)
+    return f"{bare}-", len(above) - len(bare) - 1

@@ -1,0 +1,1 @@
+"""Measuring systems, and the verdict: does the tuned model deserve to be shipped?"""

@@ -1,0 +1,97 @@
+"""Chat models: the contract, and the table from names to implementations.
+
+`recorded.RecordedChat` wraps any of them with the store, retries, a shared rate limit and a
+budget; stages see only that wrapper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal, Protocol
+
+from embedtune.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question to a model. Everything here is part of the key under which it is stored."""
+
+    system: str
+    user: str
+    schema: Mapping[str, Any] | None = None  # JSON schema of the answer
+    temperature: float = 0.7
+    max_tokens: int = 1024
+    attempt: int = 0  # 1 when an unusable answer is asked for once more
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for scripted models; not in the key
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """``text`` as the model gave it; tokens are None when the provider does not say."""
+
+    text: str
+    finish: str = "stop"  # stop, length, content_filter, refusal
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    raw: str = ""  # the whole answer as received
+
+
+FaultKind = Literal[
+    "stop",  # no request can succeed: wrong key, unknown model, no money left
+    "wait",  # too many requests: all wait together
+    "service",  # the service or the way to it failed: worth several tries
+    "answer",  # an answer came, but not one of this API: worth another try or two
+    "request",  # this request is refused for good; others may pass
+]
+
+
+class ChatFault(Exception):
+    """What a chat model raises instead of an answer. ``retry_after`` is in seconds."""
+
+    def __init__(
+        self,
+        kind: FaultKind,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        raw: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.kind: FaultKind = kind
+        self.code = code  # short and stable, e.g. "rate-limit"
+        self.message = message
+        self.retry_after = retry_after
+        self.raw = raw  # the whole body as received
+
+
+class ChatModel(Protocol):
+    name: str  # provider, model and revision: part of the request key
+
+    async def ask(self, request: ChatRequest) -> ChatAnswer:
+        """One try, no retries.
+
+        Raises:
+            ChatFault: No usable answer came.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close connections; called in the event loop that asked. Asking again is allowed."""
+        ...
+
+
+CHAT_MODELS = {
+    "openai": "embedtune.llm.openai:OpenAIChat",
+    "scripted": "embedtune.llm.scripted:ScriptedChat",
+}
+
+
+def load_chat(provider: str, **settings: Any) -> ChatModel:  # settings differ by provider
+    """The chat model of that provider; only the chosen one is imported."""
+    if provider not in CHAT_MODELS:
+        raise ConfigError(
+            f"llm.provider: unknown {provider!r}; choose from {', '.join(sorted(CHAT_MODELS))}"
+        )
+    module, name = CHAT_MODELS[provider].split(":")
+    return getattr(import_module(module), name)(**settings)

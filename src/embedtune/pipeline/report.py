@@ -1,0 +1,160 @@
+"""From a run directory, whole or stopped half way, to its report."""
+
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from embedtune.files import read_jsonl, write_json, write_text
+from embedtune.pipeline.stored import (
+    CHUNKS,
+    DATASET,
+    DOCUMENTS,
+    EVALUATION,
+    QUERIES,
+    STAGES,
+    TRAINING,
+    load_dataset,
+    load_judgement,
+    load_rejects,
+    stage_facts,
+)
+from embedtune.records import Counts, Reject
+from embedtune.report import (
+    ProbeFacts,
+    ReportFacts,
+    SplitFacts,
+    TrainingFacts,
+    build_report,
+    model_card,
+)
+from embedtune.run import StageFolder
+
+PACKAGES = ("embedtune", "torch", "sentence-transformers", "transformers", "numpy")
+STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", DATASET: "split",
+               TRAINING: "train", EVALUATION: "evaluate"}  # fmt: skip
+
+
+def write_report(run: Path, command: str = "") -> Path:
+    """Write ``report.html``, ``report.json`` and the model card beside the stages of ``run``."""
+    facts = collect(run, command)
+    report = build_report(facts)
+    path = run / "report.html"
+    write_text(path, report.html)
+    write_json(run / "report.json", report.summary)
+    if facts.verdict is not None and facts.training is not None:
+        write_text(run / "model-card.md", model_card(facts))
+    return path
+
+
+def collect(run: Path, command: str = "") -> ReportFacts:
+    """All facts a run directory holds. Stages that are not there are named as missing."""
+    stages = stage_facts(run)
+    given = DATASET in stages and stages[DATASET].manifest["stage"] == "given"
+    needed = [name for name in STAGES if not (given and name < DATASET)]
+    counts: dict[str, Counts] = {}
+    rejects: list[Reject] = []
+    notes: list[str] = []
+    for name, stage in stages.items():
+        for step, account in stage.facts.get("counts", {}).items():
+            counts[step] = Counts(**account)
+        rejects += load_rejects(run / name)
+        notes += stage.facts.get("notes", [])
+    facts: dict[str, Any] = {}
+    dataset = load_dataset(run / DATASET) if DATASET in stages else None
+    if dataset is not None:
+        data = dataset.data
+        facts.update(
+            chunks=data.chunks,
+            queries=data.queries,
+            qrels=data.qrels.get("test", {}),
+            passages=len(data.chunks),
+            split=SplitFacts(
+                by="given" if data.given_splits else dataset.by,
+                queries={name: len(qrels) for name, qrels in data.qrels.items()},
+                groups=_groups(dataset),
+                dropped=Counter(reject.code for reject in load_rejects(run / DATASET)),
+                optimistic=dataset.optimistic,
+                notes=dataset.notes,
+            ),
+        )
+    if DOCUMENTS in stages:
+        facts["documents"] = counts["read"].accepted
+    if TRAINING in stages:
+        facts.update(_training(run, stages[TRAINING]))
+    if EVALUATION in stages:
+        facts.update(_evaluation(run))
+    config = run / "config.yaml"
+    return ReportFacts(
+        title=run.name,
+        missing=[STAGE_NAMES[name] for name in needed if name not in stages],
+        counts=counts,
+        rejects=rejects,
+        notes=list(dict.fromkeys(notes)),
+        command=command or f"embedtune run -c {config}",
+        settings=config.read_text("utf-8") if config.exists() else "",
+        versions={
+            **{name: version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+        },
+        fingerprints={name: stage.digest[:16] for name, stage in stages.items()},
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **facts,
+    )
+
+
+def _groups(dataset: Any) -> Mapping[str, int]:
+    """Groups by split; those of given data are not known here."""
+    return {
+        name: len({dataset.groups[chunk] for grades in qrels.values() for chunk in grades})
+        for name, qrels in dataset.data.qrels.items()
+        if dataset.groups and all(c in dataset.groups for g in qrels.values() for c in g)
+    }
+
+
+def _training(run: Path, stage: StageFolder) -> dict[str, Any]:
+    facts = stage.facts
+    known: dict[str, Any] = {"base_model": facts["base"]}
+    if facts["trained"]:
+        rows: list[Reject] = []
+        plan = facts["plan"]
+        known["model"] = str(stage.path / "model")
+        known["training"] = TrainingFacts(
+            history=[row for _, row in read_jsonl(stage.path / "history.jsonl", rows, "report")],
+            best_step=facts["best_step"],
+            best_score=facts["best_score"],
+            base_score=facts["base_score"],
+            alpha=facts["alpha"],
+            pairs=plan["pairs"],
+            seconds=stage.manifest["seconds"],
+            settings=plan,
+        )
+        known["seeds"] = {"training": stage.manifest["recipe"]["settings"]["training"]["seed"]}
+    return known
+
+
+def _evaluation(run: Path) -> dict[str, Any]:
+    judgement = load_judgement(run / EVALUATION)
+    probe = judgement.probe
+    return {
+        "verdict": judgement.verdict,
+        "systems": judgement.systems,
+        "fusion_k": judgement.fusion_k,
+        "probes": [
+            ProbeFacts(
+                name=probe.name,
+                queries=probe.queries,
+                before=probe.base,
+                after=probe.tuned,
+                low=-probe.high,
+                high=-probe.low,
+                counts=probe.counted,
+                held=probe.holds,
+            )
+        ]
+        if probe
+        else [],
+    }

@@ -1,0 +1,175 @@
+"""What the stages of a run leave on disk, written and read back."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from embedtune.errors import IntegrityError
+from embedtune.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from embedtune.pipeline.judge import Judgement
+from embedtune.records import (
+    Chunk,
+    Counts,
+    Document,
+    Query,
+    Reject,
+    RetrievalSet,
+    as_row,
+    chunk_from_row,
+    document_from_row,
+    query_from_row,
+    reject_from_row,
+    unusable,
+)
+from embedtune.run import StageFolder, find_stage
+
+DOCUMENTS = "01-documents"
+CHUNKS = "02-chunks"
+QUERIES = "03-queries"
+DATASET = "04-dataset"
+TRAINING = "05-training"
+EVALUATION = "06-evaluation"
+STAGES = (DOCUMENTS, CHUNKS, QUERIES, DATASET, TRAINING, EVALUATION)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set with all that was found out about it."""
+
+    data: RetrievalSet
+    twins: tuple[tuple[str, str], ...]  # ids of near-duplicate chunks
+    groups: dict[str, str]  # chunk id -> group; empty for given data
+    by: str
+    optimistic: bool
+    notes: tuple[str, ...]
+    affected: tuple[str, ...] = ()  # test queries with near-duplicates in train
+    left_out: tuple[str, ...] = ()  # train queries that are therefore not trained on
+    counts: Counts | None = None  # of the rows read, for given data
+    rejects: tuple[Reject, ...] = ()
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rejects: list[Reject] = []
+    rows = [row for _, row in read_jsonl(path, rejects, "run")]
+    if rejects:
+        raise IntegrityError(f"{path}:{rejects[0].line}: {rejects[0].message}")
+    return rows
+
+
+def load_documents(folder: Path) -> tuple[Document, ...]:
+    return tuple(document_from_row(row) for row in _rows(folder / "documents.jsonl"))
+
+
+def load_chunks(folder: Path) -> tuple[Chunk, ...]:
+    return tuple(chunk_from_row(row) for row in _rows(folder / "chunks.jsonl"))
+
+
+def load_queries(folder: Path, name: str = "queries.jsonl") -> tuple[Query, ...]:
+    return tuple(query_from_row(row) for row in _rows(folder / name))
+
+
+def load_rejects(folder: Path) -> tuple[Reject, ...]:
+    path = folder / "rejects.jsonl"
+    return tuple(reject_from_row(row) for row in _rows(path)) if path.exists() else ()
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """The data set stage of a run."""
+    from embedtune.datasets.beir import read_beir
+
+    data = read_beir(folder).data
+    full = {query.id: query for query in load_queries(folder, "queries-full.jsonl")}
+    split = read_json(folder / "split.json")
+    queries = tuple(full.get(query.id, query) for query in data.queries)
+    return Dataset(
+        data=replace(data, queries=queries, given_splits=split["given"]),
+        twins=tuple((row["one"], row["other"]) for row in _rows(folder / "near_duplicates.jsonl")),
+        groups=split["groups"],
+        by=split["by"],
+        optimistic=split["optimistic"],
+        notes=tuple(split["notes"]),
+        affected=tuple(split["affected"]),
+        left_out=tuple(split["left_out"]),
+    )
+
+
+def load_given(folder: Path, split: Any, *, strict: bool = False) -> Dataset:
+    """A BEIR folder with its leaks found; a missing dev part is cut from train by groups.
+
+    Raises:
+        NothingUsable, IntegrityError: See ``read_beir`` and ``check_given_splits``.
+    """
+    from embedtune.datasets.beir import read_beir
+    from embedtune.datasets.split import check_given_splits, complete_splits
+    from embedtune.similar import near_duplicates
+
+    reading = read_beir(folder)
+    pairs = near_duplicates([chunk.embedded for chunk in reading.data.chunks])
+    data, by, groups = complete_splits(reading.data, pairs, split)
+    leaks = check_given_splits(data, pairs, strict=strict)
+    ids = [chunk.id for chunk in data.chunks]
+    return Dataset(
+        data=data,
+        twins=tuple((ids[one], ids[other]) for one, other in pairs),
+        groups=groups,
+        by=by,
+        optimistic=False,
+        notes=(*reading.notes, *leaks.notes),
+        affected=leaks.affected,
+        left_out=leaks.left_out,
+        counts=reading.counts,
+        rejects=reading.rejects,
+    )
+
+
+def save_dataset(folder: Path, dataset: Dataset) -> None:
+    """Leave a data set in BEIR layout, with what that layout has no place for beside it."""
+    from embedtune.datasets.beir import write_beir
+
+    write_beir(dataset.data, folder)
+    write_jsonl(folder / "queries-full.jsonl", map(as_row, dataset.data.queries))
+    write_jsonl(
+        folder / "near_duplicates.jsonl",
+        ({"one": one, "other": other} for one, other in dataset.twins),
+    )
+    facts = {
+        "by": dataset.by,
+        "optimistic": dataset.optimistic,
+        "given": dataset.data.given_splits,
+        "groups": dataset.groups,
+        "notes": list(dataset.notes),
+        "affected": list(dataset.affected),
+        "left_out": list(dataset.left_out),
+    }
+    write_json(folder / "split.json", facts)
+
+
+def save_rejects(folder: Path, rejects: Iterable[Reject]) -> None:
+    rows = ({**as_row(reject), "unusable": reject.unusable} for reject in rejects)
+    write_jsonl(folder / "rejects.jsonl", rows)
+
+
+def save_judgement(folder: Path, judgement: Judgement) -> None:
+    from pydantic import TypeAdapter
+
+    write_text(
+        folder / "judgement.json", TypeAdapter(Judgement).dump_json(judgement).decode() + "\n"
+    )
+
+
+def load_judgement(folder: Path) -> Judgement:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Judgement).validate_json((folder / "judgement.json").read_bytes())
+
+
+def has_unusable(run_folder: Path) -> bool:
+    """Whether any stage of the run had unusable input."""
+    return any(unusable(load_rejects(run_folder / stage)) for stage in STAGES)
+
+
+def stage_facts(run_folder: Path) -> Mapping[str, StageFolder]:
+    """The whole stages of a run, by folder name."""
+    found = {name: find_stage(run_folder, name) for name in STAGES}
+    return {name: stage for name, stage in found.items() if stage is not None}

@@ -1,0 +1,186 @@
+"""From pairs to one candidate model: training, then the merge with the base, chosen on dev."""
+
+import logging
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedtune.errors import ConfigError
+from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, System
+from embedtune.evaluation.forgetting import bundled_probe, forgetting
+from embedtune.files import write_json
+from embedtune.pipeline.console import Console
+from embedtune.records import Pair, RetrievalSet
+from embedtune.relevance import Relevance, merge_qrels
+from embedtune.training.merge import MergePoint, choose_alpha, merge_curve, merge_into
+from embedtune.training.plan import TrainingSettings
+from embedtune.training.train import Trained, train
+
+log = logging.getLogger(__name__)
+
+FACTS = "embedtune.json"  # in a model folder: where the model comes from
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The candidate: ``model`` is a folder that plain sentence-transformers loads."""
+
+    model: Path
+    trained: Trained
+    alpha: float
+    dev: float  # of the candidate
+    curve: tuple[MergePoint, ...]  # empty when merging was off
+
+
+def training_pairs(data: RetrievalSet, left_out: Iterable[str] = ()) -> list[Pair]:
+    """One pair for each relevant chunk of each train query that is not ``left_out``."""
+    barred = set(left_out)
+    chunks = {chunk.id: chunk for chunk in data.chunks}
+    return [
+        Pair(query.id, chunk_id, query.text, chunks[chunk_id].embedded)
+        for query in data.queries_of("train")
+        if query.id not in barred
+        for chunk_id, grade in data.qrels["train"][query.id].items()
+        if grade > 0
+    ]
+
+
+def probe_set(setting: str) -> RetrievalSet | None:
+    """The general probe named by ``evaluation.probe``; None for ``none``."""
+    if setting == "none":
+        return None
+    if setting == "general":
+        return bundled_probe()
+    from embedtune.datasets.beir import read_beir
+
+    folder = Path(setting)
+    if not folder.is_dir():
+        raise ConfigError(f"evaluation.probe: {setting}: general, none, or a BEIR folder")
+    data = read_beir(folder).data
+    if "test" not in data.qrels:
+        raise ConfigError(f"evaluation.probe: {setting}: there is no qrels/test.tsv in it")
+    return data
+
+
+def tune(
+    data: RetrievalSet,
+    base: str,
+    work: Path,
+    *,
+    near_duplicates: Sequence[tuple[str, str]],
+    left_out: Sequence[str],
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    facts: Mapping[str, Any],
+    console: Console,
+) -> Tuned:
+    """Train ``base`` on the train split, merge, and leave the candidate in ``work/model``.
+
+    Checkpoint and merge weight are chosen by the deciding metric on dev, over the whole corpus;
+    of the weights only those that hold the general probe's gate, where one does.
+
+    Args:
+        near_duplicates: Pairs of chunk ids.
+        left_out: Train queries that are too close to dev or test.
+        facts: Further entries for the model folder's ``embedtune.json``.
+    """
+    from embedtune.embed.local import MemoryEmbedder
+    from embedtune.embed.models import load_sentence_transformer
+    from embedtune.training.plan import device_and_precision
+
+    pairs = training_pairs(data, left_out)
+    position = {chunk.id: place for place, chunk in enumerate(data.chunks)}
+    relevance = Relevance(
+        data.queries,
+        data.chunks,
+        merge_qrels(data.qrels.values()),
+        [(position[one], position[other]) for one, other in near_duplicates],
+    )
+    device, precision = device_and_precision(training)
+    quick = "bf16" if (device, precision) == ("cpu", "bf16") else "fp32"
+    evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
+
+    def dev_score(model: Any) -> float:
+        return evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
+
+    console.say(f"training {base} on {len(pairs):,} pairs")
+    trained = train(
+        pairs,
+        base,
+        work,
+        excluded=relevance.excluded,
+        score=dev_score,
+        settings=training,
+        corpus=evaluator.corpus_size,
+        progress=console.progress("training steps"),
+    )
+    if training.merge == "off" or training.merge == 1:
+        alpha, dev, curve = 1.0, trained.best_score, ()
+    else:
+        original = load_sentence_transformer(base, device=device)
+        tuned = load_sentence_transformer(str(trained.model), device=device)
+        scratch = load_sentence_transformer(str(trained.model), device=device)
+        if training.merge == "auto":
+            curve = _curve(original, tuned, scratch, trained, evaluation, dev_score, console)
+            point = choose_alpha(curve)
+        else:
+            merge_into(scratch, original, tuned, training.merge)
+            point = MergePoint(training.merge, dev_score(scratch), None, True)
+            curve = (point,)
+        alpha, dev = point.alpha, point.dev
+        if alpha != 1:
+            merge_into(scratch, original, tuned, alpha)
+            folder = work / "merged"
+            shutil.rmtree(folder, ignore_errors=True)
+            scratch.save(str(folder), create_model_card=False)
+            shutil.rmtree(trained.model)
+            folder.rename(trained.model)
+    write_json(
+        trained.model / FACTS,
+        {"base": base, "alpha": alpha, "matryoshka_dims": list(trained.plan.dimensions),
+         "pairs": len(pairs), **facts},
+    )  # fmt: skip
+    write_json(work / "merge.json", [asdict(point) for point in curve])
+    return Tuned(trained.model, trained, alpha, dev, tuple(curve))
+
+
+def _curve(
+    original: Any,
+    tuned: Any,
+    scratch: Any,
+    trained: Trained,
+    evaluation: EvaluationSettings,
+    dev_score: Any,
+    console: Console,
+) -> tuple[MergePoint, ...]:
+    """Dev score and probe loss at each α."""
+    from embedtune.embed.local import MemoryEmbedder
+
+    probe = probe_set(evaluation.probe)
+    current: list[Any] = [original]
+    judge = probe and Evaluator(
+        probe,
+        EvaluationSettings(),
+        embedder_of=lambda system: MemoryEmbedder(current[0], system.label),
+    )
+    before = judge and judge.score(System("base", "dense", "memory", "base"), "test")
+    report = console.progress("merging with the base")
+    known = {0.0: trained.base_score, 1.0: trained.best_score}
+
+    def measure(model: Any, alpha: float) -> MergePoint:
+        current[0] = model
+        dev = known.get(alpha)
+        if dev is None:
+            dev = dev_score(model)
+        loss, holds = None, True
+        if judge and before:
+            name = f"alpha {alpha}"
+            result = forgetting(before, judge.score(System(name, "dense", "memory", name), "test"),
+                                judge)  # fmt: skip
+            loss, holds = result.loss, result.holds
+        report(round(alpha * 5) + 1, 6)
+        return MergePoint(alpha, dev, loss, holds)
+
+    return tuple(merge_curve(original, tuned, scratch, measure))

@@ -1,0 +1,330 @@
+"""Charts as inline SVG: altair for the grammar, vl-convert for the drawing, no browser, no script.
+
+Each chart is drawn twice, for a desktop and for a phone, since scaled text cannot be read; the
+style sheet shows one of them. Colours are fixed words of a small palette (Okabe and Ito's blue and
+vermilion with grey, told apart by shape too), which the style sheet exchanges in the dark.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+from zlib import crc32
+
+from embedtune.report.render import cut, score, shown, signed
+
+# repeated in report.css, where the dark scheme exchanges them
+BASE, CANDIDATE, RIVAL = "#767d88", "#0068a8", "#c05200"
+INK, MUTED, GRID = "#1f2933", "#5d6673", "#dfe3e8"
+WIDE, NARROW = 720, 330
+POINTS = 300  # a line has at most this many points
+
+SVG = "{http://www.w3.org/2000/svg}"
+ELEMENTS = {"svg", "g", "path", "text", "tspan", "rect", "line", "circle", "defs", "clipPath"}
+ATTRIBUTES = {"class", "fill", "stroke", "d", "transform", "opacity", "width", "height", "viewBox", "x",
+              "y", "x1", "x2", "y1", "y2", "dx", "dy", "r", "cx", "cy", "id", "clip-path", "text-anchor",
+              "font-family", "font-size", "font-weight", "font-style", "version", "fill-opacity",
+              "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap", "stroke-linejoin",
+              "stroke-miterlimit", "stroke-dashoffset"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One chart: SVG text for wide and narrow screens, and the same in words."""
+
+    wide: str
+    narrow: str
+    label: str
+
+
+def scores_chart(
+    rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], label: str
+) -> Picture:
+    """Scores with intervals, one line a system and metric.
+
+    Args:
+        rows: ``metric, role, value, low, high``; role is base, candidate or rival.
+        names: Role -> what the legend calls it.
+    """
+
+    def draw(width: int) -> Any:
+        import altair as alt
+
+        roles = [role for role in names if any(row["role"] == role for row in rows)]
+        data = alt.Data(
+            values=[
+                {**row, "name": names[row["role"]], "shown": score(row["value"])} for row in rows
+            ]
+        )
+        low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
+        room = max((high - low) * 0.25, 0.02)
+        metrics = list(dict.fromkeys(row["metric"] for row in rows))
+        scale = alt.Scale(domain=[max(0, low - room / 2), min(1, high) + room], nice=False)
+        base = alt.Chart(data).encode(
+            y=alt.Y("metric:N", sort=metrics, title=None, scale=alt.Scale(paddingInner=0.25),
+                    axis=alt.Axis(grid=False, labelFontSize=13)),
+            yOffset=alt.YOffset("name:N", sort=[names[role] for role in roles]),
+            color=_by_role(roles, names),
+        )  # fmt: skip
+        x = alt.X("value:Q", title=None, scale=scale)
+        return alt.layer(
+            base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None, scale=scale), x2="high:Q"),
+            base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=_shapes(roles, names)),
+            base.mark_text(align="left", dx=7, fontSize=11, color=MUTED).encode(
+                x=alt.X("high:Q", title=None, scale=scale), text="shown:N", color=alt.value(MUTED)
+            ),
+        ).properties(height=len(metrics) * len(roles) * 18 + 14 * len(metrics))  # fmt: skip
+
+    return _picture(label, draw)
+
+
+def differences_chart(rows: Sequence[Mapping[str, Any]], axis: str, label: str) -> Picture:
+    """Candidate minus each other system with its interval and a line at zero.
+
+    Args:
+        rows: ``name, mean, low, high``.
+    """
+
+    def draw(width: int) -> Any:
+        import altair as alt
+
+        names = _distinct([row["name"] for row in rows])
+        data = alt.Data(
+            values=[
+                {**row, "name": name, "shown": signed(row["mean"])}
+                for row, name in zip(rows, names, strict=True)
+            ]
+        )
+        ends = [0.0, *(row["low"] for row in rows), *(row["high"] for row in rows)]
+        room = max((max(ends) - min(ends)) * 0.12, 0.01)
+        scale = alt.Scale(domain=[min(ends) - room, max(ends) + room], nice=False)
+        base = alt.Chart(data).encode(
+            y=alt.Y("name:N", sort=names, title=None,
+                    axis=alt.Axis(grid=False, labelLimit=90 if width == NARROW else 260)),
+        )  # fmt: skip
+        x = alt.X("mean:Q", title=axis, scale=scale)
+        zero = alt.Chart(alt.Data(values=[{"at": 0}])).mark_rule(color=MUTED, strokeDash=[4, 3])
+        return alt.layer(
+            zero.encode(x=alt.X("at:Q", scale=scale, title=axis)),
+            base.mark_rule(strokeWidth=2, color=CANDIDATE).encode(
+                x=alt.X("low:Q", scale=scale, title=axis), x2="high:Q"
+            ),
+            base.mark_point(filled=True, size=70, opacity=1, color=CANDIDATE).encode(x=x),
+            base.mark_text(dy=-10, fontSize=11, color=MUTED).encode(x=x, text="shown:N"),
+        ).properties(height=40 * len(names))
+
+    return _picture(label, draw)
+
+
+def dimensions_chart(
+    rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], axis: str, label: str
+) -> Picture:
+    """Quality by number of dimensions, a line a system.
+
+    Args:
+        rows: ``dimension, role, value``.
+    """
+
+    def draw(width: int) -> Any:
+        import altair as alt
+
+        roles = [role for role in names if any(row["role"] == role for row in rows)]
+        dimensions = sorted({row["dimension"] for row in rows})
+        data = alt.Data(
+            values=[
+                {**row, "name": names[row["role"]], "shown": score(row["value"])} for row in rows
+            ]
+        )
+        values = [row["value"] for row in rows]
+        room = max((max(values) - min(values)) * 0.25, 0.02)
+        base = alt.Chart(data).encode(
+            x=alt.X("dimension:O", sort=dimensions, title=axis, axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("value:Q", title="nDCG@10",
+                    scale=alt.Scale(domain=[max(0, min(values) - room), max(values) + room], nice=False)),
+            color=_by_role(roles, names),
+        )  # fmt: skip
+        return alt.layer(
+            base.mark_line(strokeWidth=2),
+            base.mark_point(filled=True, size=70, opacity=1).encode(shape=_shapes(roles, names)),
+            base.mark_text(dy=-12, fontSize=11).encode(text="shown:N", color=alt.value(MUTED)),
+        ).properties(height=240)
+
+    return _picture(label, draw)
+
+
+def wins_chart(deltas: Sequence[float], axes: tuple[str, str], label: str) -> Picture:
+    """Differences of all queries, sorted: gains above the line, losses below."""
+    ordered = sorted(deltas)
+    step = max(1.0, len(ordered) / POINTS)
+    picked = [ordered[int(number * step)] for number in range(int(len(ordered) / step))]
+    picked[-1] = ordered[-1]
+    width_of_one = len(ordered) / len(picked)
+
+    def draw(width: int) -> Any:
+        import altair as alt
+
+        rows = [
+            {"x": number * width_of_one, "to": (number + 1) * width_of_one,
+             "gain": max(delta, 0), "loss": min(delta, 0)}
+            for number, delta in enumerate(picked)
+        ]  # fmt: skip
+        rows.append({**rows[-1], "x": rows[-1]["to"]})  # closes the last step
+        base = alt.Chart(alt.Data(values=rows)).encode(
+            x=alt.X("x:Q", title=axes[0], scale=alt.Scale(domain=[0, len(ordered)], nice=False),
+                    axis=alt.Axis(grid=False, tickMinStep=1, format="d")),
+        )  # fmt: skip
+        y = alt.Scale(domain=[min(-0.1, ordered[0]), max(0.1, ordered[-1])], nice=True)
+        zero = alt.Chart(alt.Data(values=[{"at": 0}])).mark_rule(color=MUTED)
+        return alt.layer(
+            base.mark_area(interpolate="step-after", color=CANDIDATE).encode(
+                y=alt.Y("gain:Q", title=axes[1], scale=y)
+            ),
+            base.mark_area(interpolate="step-after", color=RIVAL).encode(
+                y=alt.Y("loss:Q", title=axes[1], scale=y)
+            ),
+            zero.encode(y=alt.Y("at:Q", title=axes[1], scale=y)),
+        ).properties(height=200)
+
+    return _picture(label, draw)
+
+
+def curve_chart(
+    points: Sequence[tuple[float, float]], axes: tuple[str, str], label: str,
+    *, mark: float | None = None, line: tuple[float, str] | None = None,
+) -> Picture:  # fmt: skip
+    """A value over training steps.
+
+    Args:
+        points: (step, value), ordered.
+        mark: The step whose point is made larger (the best checkpoint).
+        line: A level to compare with, and what it is called.
+    """
+    every = -(-len(points) // POINTS)
+    thinned = [
+        point for number, point in enumerate(points)
+        if number % every == 0 or number == len(points) - 1 or point[0] == mark
+    ]  # fmt: skip
+
+    def draw(width: int) -> Any:
+        import altair as alt
+
+        values = [value for _, value in thinned] + ([line[0]] if line else [])
+        room = max((max(values) - min(values)) * 0.15, 0.005)
+        scale = alt.Scale(domain=[max(0, min(values) - room), max(values) + room], nice=False)
+        y = alt.Y("value:Q", title=axes[1], scale=scale)
+        rows = [{"step": step, "value": value} for step, value in thinned]
+        base = alt.Chart(alt.Data(values=rows)).encode(
+            x=alt.X("step:Q", title=axes[0], axis=alt.Axis(grid=False, tickMinStep=1, format="d")), y=y
+        )  # fmt: skip
+        layers = [base.mark_line(strokeWidth=2, color=CANDIDATE)]
+        if len(thinned) <= 40:
+            layers.append(base.mark_point(filled=True, size=35, opacity=1, color=CANDIDATE))
+        best = [row for row in rows if row["step"] == mark]
+        if best:
+            layers.append(
+                alt.Chart(alt.Data(values=[{**best[0], "shown": score(best[0]["value"])}]))
+                .mark_point(filled=True, size=140, opacity=1, color=CANDIDATE, shape="diamond")
+                .encode(x="step:Q", y=y)
+            )
+        if line:
+            level = alt.Chart(alt.Data(values=[{"value": line[0], "step": 0, "name": line[1]}]))
+            layers.append(level.mark_rule(color=BASE, strokeDash=[5, 4]).encode(y=y))
+            layers.append(
+                level.mark_text(align="left", dx=6, dy=-7, fontSize=11, color=MUTED).encode(
+                    x=alt.value(0), y=y, text="name:N"
+                )
+            )
+        return alt.layer(*layers).properties(height=170)
+
+    return _picture(label, draw)
+
+
+def _by_role(roles: Sequence[str], names: Mapping[str, str]) -> Any:
+    import altair as alt
+
+    colours = {"base": BASE, "candidate": CANDIDATE, "rival": RIVAL}
+    domain = [names[role] for role in roles]
+    return alt.Color(
+        "name:N",
+        title=None,
+        scale=alt.Scale(domain=domain, range=[colours[role] for role in roles]),
+    )
+
+
+def _shapes(roles: Sequence[str], names: Mapping[str, str]) -> Any:
+    import altair as alt
+
+    shapes = {"base": "circle", "candidate": "diamond", "rival": "square"}
+    domain = [names[role] for role in roles]
+    return alt.Shape(
+        "name:N",
+        title=None,
+        scale=alt.Scale(domain=domain, range=[shapes[role] for role in roles]),
+    )
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names fit for an axis: short, visible, and no two alike."""
+    labels: list[str] = []
+    for name in names:
+        label = plain = cut(name, 60).replace("\n", " ")
+        number = 2
+        while label in labels:
+            label, number = f"{plain} ({number})", number + 1
+        labels.append(label)
+    return labels
+
+
+def _picture(label: str, draw: Callable[[int], Any]) -> Picture:
+    label = shown(label)
+    wide, narrow = (_svg(draw(width).properties(width=width), label) for width in (WIDE, NARROW))
+    return Picture(wide, narrow, label)
+
+
+def _svg(chart: Any, label: str) -> str:
+    """The chart as SVG that holds only shapes and text, its own ids, and its label."""
+    import altair as alt
+    import vl_convert
+
+    spec = chart.to_dict(validate=False)
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    spec["background"] = None
+    spec["padding"] = {"left": 2, "right": 10, "top": 4, "bottom": 2}
+    spec["config"] = {
+        "aria": False,
+        "font": "system-ui, sans-serif",
+        "view": {"stroke": None},
+        "axis": {"labelColor": MUTED, "titleColor": MUTED, "gridColor": GRID, "domainColor": GRID,
+                 "tickColor": GRID, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+                 "titlePadding": 8},
+        "axisX": {"tickCount": 6, "labelOverlap": True},
+        "axisY": {"tickCount": 5},
+        "legend": {"orient": "top", "direction": "horizontal", "labelColor": INK, "labelFontSize": 12,
+                   "symbolSize": 90, "labelLimit": 200, "columnPadding": 14, "offset": 10},
+    }  # fmt: skip
+    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    drawn = vl_convert.vegalite_to_svg(spec, vl_version=version, allowed_base_urls=[])
+    root = ElementTree.fromstring(drawn)
+    prefix = f"c{crc32((drawn + label).encode()):x}-"
+    _only_shapes(root, prefix)
+    root.set("role", "img")
+    root.set("aria-label", label)
+    ElementTree.register_namespace("", SVG[1:-1])
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _only_shapes(element: ElementTree.Element, prefix: str) -> None:
+    """Drop all that is not a shape or text, and make the ids unique on the page."""
+    for child in list(element):
+        if not isinstance(child.tag, str) or child.tag.removeprefix(SVG) not in ELEMENTS:
+            element.remove(child)
+        else:
+            _only_shapes(child, prefix)
+    for name, value in list(element.attrib.items()):
+        if name not in ATTRIBUTES:
+            del element.attrib[name]
+        elif name == "id":
+            element.set(name, prefix + value)
+        elif name == "clip-path":
+            element.set(name, re.sub(r"^url\(#(.*)\)$", rf"url(#{prefix}\1)", value))

@@ -1,0 +1,1 @@
+"""Fine-tuning, and merging the result with its base."""

@@ -1,0 +1,179 @@
+"""The settings of training, and what each ``auto`` becomes."""
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from embedtune.errors import ConfigError, NothingUsable
+from embedtune.settings import Auto, PositiveInt, Settings
+from embedtune.training.losses import steps_per_epoch
+
+log = logging.getLogger(__name__)
+
+MATRYOSHKA_DIMENSIONS = (512, 256, 128, 64)
+
+
+class TrainingSettings(Settings):
+    """How a base model is fine-tuned. ``auto`` values are worked out from the data."""
+
+    loss: Literal["auto", "mnrl"] = Field(
+        "auto", description="mnrl: multiple negatives ranking, false negatives masked."
+    )
+    matryoshka: list[PositiveInt] | Literal["auto", "off"] = Field(
+        "auto", description="Dimensions trained; auto: the model's own, then 512, 256, 128, 64."
+    )
+    epochs: Annotated[float, Field(gt=0, le=1000)] | Auto = Field(
+        "auto", description="auto: 4 under 1,000 pairs, 3 under 2,000, 2 under 10,000, else 1."
+    )
+    max_steps: PositiveInt | None = Field(None, description="Stop after so many steps.")
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
+        "auto", description="Peak learning rate of AdamW; auto: 5e-5."
+    )
+    batch_size: Annotated[int, Field(ge=2)] | Auto = Field(
+        "auto", description="Pairs a step, each the others' negatives; auto: 32, fewer if few."
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Share of the steps over which the learning rate rises."
+    )
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="How the learning rate falls after the warm-up."
+    )
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="AdamW's.")
+    temperature: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.05, description="Scores are divided by it before the softmax."
+    )
+    evaluate_every: PositiveInt | Auto = Field(
+        "auto", description="Steps between evaluations on dev; auto: four to eight in all."
+    )
+    log_every: PositiveInt = Field(10, description="Steps between entries of the history.")
+    patience: PositiveInt | None = Field(
+        None, description="Stop after so many evaluations without a better dev score."
+    )
+    sampler: Literal["conflict_free", "random"] = Field(
+        "conflict_free", description="conflict_free keeps pairs that mask each other apart."
+    )
+    attention_dropout: bool = Field(
+        False, description="Keep dropout of attention probabilities (dear on a CPU, no gain seen)."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="Of order and dropout.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the processor computes in it, else fp32."
+    )
+    merge: Annotated[float, Field(ge=0, le=1)] | Literal["auto", "off"] = Field(
+        "auto", description="Weight of the tuned model in the merge with its base; auto: by dev."
+    )
+    allow_unknown_tokens: bool = Field(
+        False, description="Train though the tokenizer does not know over 20 % of the text."
+    )
+    trainer: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further SentenceTransformerTrainingArguments fields, passed as they are.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The settings with every ``auto`` replaced by its value."""
+
+    pairs: int
+    dimensions: tuple[int, ...]
+    epochs: float
+    steps: int
+    learning_rate: float
+    batch_size: int
+    evaluate_every: int
+    device: str
+    precision: str
+
+
+def plan_training(settings: TrainingSettings, pairs: int, dimension: int, corpus: int = 0) -> Plan:
+    """Work out every ``auto``. ``corpus``: passages encoded at each evaluation on dev.
+
+    Raises:
+        ConfigError: Matryoshka dimensions that the model does not have, or repeated ones.
+        NothingUsable: Fewer than two pairs.
+    """
+    if pairs < 2:
+        raise NothingUsable(
+            f"training needs at least 2 pairs with different passages, found {pairs}: each "
+            "passage of a batch is the other queries' negative"
+        )
+    dimensions = matryoshka_dimensions(settings.matryoshka, dimension)
+    batch = settings.batch_size
+    if batch == "auto":
+        batch = 32 if pairs >= 64 else max(2, pairs // 2)
+    elif batch > pairs:
+        log.warning("training.batch_size: %d is more than the %d pairs there are", batch, pairs)
+        batch = pairs
+    epochs = settings.epochs
+    if epochs == "auto":
+        epochs = next((n for limit, n in ((1000, 4), (2000, 3), (10_000, 2)) if pairs < limit), 1)
+    steps = max(1, math.ceil(epochs * steps_per_epoch(pairs, batch)))
+    if settings.max_steps is not None:
+        steps = min(steps, settings.max_steps)
+    every = settings.evaluate_every
+    if every == "auto":
+        # an evaluation encodes the corpus; let all of them cost less than the training itself
+        affordable = 4 * steps * batch / max(1, corpus)
+        every = math.ceil(steps / max(2, min(8, int(affordable))))
+    device, precision = device_and_precision(settings)
+    return Plan(
+        pairs=pairs,
+        dimensions=dimensions,
+        epochs=float(epochs),
+        steps=steps,
+        learning_rate=5e-5 if settings.learning_rate == "auto" else settings.learning_rate,
+        batch_size=batch,
+        evaluate_every=every,
+        device=device,
+        precision=precision,
+    )
+
+
+def matryoshka_dimensions(wanted: list[int] | str, dimension: int) -> tuple[int, ...]:
+    """The dimensions to train, largest first; the model's own is always among them.
+
+    Raises:
+        ConfigError: A dimension above the model's, or one named twice.
+    """
+    if wanted == "off":
+        return (dimension,)
+    if wanted == "auto":
+        return (dimension, *(dim for dim in MATRYOSHKA_DIMENSIONS if dim < dimension))
+    too_large = [dim for dim in wanted if dim > dimension]
+    if too_large:
+        raise ConfigError(
+            f"training.matryoshka: {too_large} above the model's dimension {dimension}"
+        )
+    if len(set(wanted)) != len(wanted):
+        raise ConfigError(f"training.matryoshka: {wanted} names a dimension twice")
+    return tuple(sorted({dimension, *wanted}, reverse=True))
+
+
+def device_and_precision(settings: TrainingSettings) -> tuple[str, str]:
+    """The device and precision to train with; imports torch."""
+    import torch
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else (
+            "mps" if torch.backends.mps.is_available() else "cpu")  # fmt: skip
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"training.device: {device} asked for, but torch sees no CUDA device")
+    precision = settings.precision
+    if precision == "auto":
+        if device == "cpu":
+            # without native bf16 arithmetic autocast would be slower than fp32
+            native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+            precision = "bf16" if native else "fp32"
+        elif device.startswith("cuda"):
+            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        else:
+            precision = "fp32"
+    if precision == "fp16" and device == "cpu":
+        raise ConfigError("training.precision: fp16 needs a GPU; use bf16, fp32 or auto")
+    return device, precision

@@ -1,0 +1,145 @@
+"""A small run made by hand: six passages and eight questions in two languages."""
+
+from dataclasses import replace
+
+from embedtune.records import Chunk, Counts, Query, Reject, Span
+from embedtune.report import ProbeFacts, ReportFacts, SplitFacts, TrainingFacts
+from embedtune.results import Difference, Flag, SystemScores, Verdict
+
+PASSAGES = [
+    ("c1", "en", "Frost stop", "When soil falls below minus two degrees the drover halts the herd. "
+     "It resumes only after two readings an hour apart."),
+    ("c2", "en", "Charging", "The marrow battery is charged at 0.2 C below five degrees.\n\n"
+     "| state | current |\n|---|---|\n| cold | 0.2 C |\n| warm | 1 C |"),
+    ("c3", "en", "Leave", "Night work earns an allowance of 18 percent, paid with the next month."),
+    ("c4", "zh", "发票", "试验费发票须在三十日内提交，逾期由部门负责人审批。\n\n电子发票请上传原件。"),
+    ("c5", "zh", "陷泥脱困", "机器陷入泥中时，先断开主电源，再用两块垫板从后轮一侧脱困。"),
+    ("c6", "en", "Radio", "Wattle nodes repeat every packet twice on 868 MHz. " * 30),
+]  # fmt: skip
+QUESTIONS = [
+    ("q1", "en", "question", "when does the herd stop in the cold?", "c1"),
+    ("q2", "en", "keywords", "marrow cold charging current", "c2"),
+    ("q3", "en", "question", "How much extra do I get for night shifts?", "c3"),
+    ("q4", "zh", "question", "发票多久之内要交？", "c4"),
+    ("q5", "zh", "colloquial", "机器陷泥里了怎么办？", "c5"),
+    ("q6", "en", "question", "which frequency do the nodes use?", "c6"),
+    ("q7", "zh", "keywords", "电子发票 原件", "c4"),
+    ("q8", "en", "colloquial", "can it start again right after a frost stop?", "c1"),
+]
+# rank of the right passage in each system's list; 0: not found
+RANKS = {
+    "base": [2, 1, 4, 0, 6, 1, 3, 2],
+    "tuned": [1, 1, 1, 2, 1, 3, 1, 2],
+    "bm25": [3, 1, 0, 1, 0, 1, 1, 0],
+}
+GAIN = {0: 0.0, 1: 1.0, 2: 0.6309, 3: 0.5, 4: 0.4307, 5: 0.3869, 6: 0.3562}  # 1 / log2(rank + 1)
+
+CHUNKS = tuple(
+    Chunk(id=name, document=f"d-{name}", start=100, end=100 + len(text), title=title, text=text,
+          section=("Handbook", title), language=language, source=f"handbook/{name}.md")
+    for name, language, title, text in PASSAGES
+)  # fmt: skip
+QUERIES = tuple(
+    Query(id=name, text=text, language=language, style=style, origin="llm", document=f"d-{chunk}",
+          chunk=chunk, evidence=Span(f"d-{chunk}", 105, 140))
+    for name, language, style, text, chunk in QUESTIONS
+)  # fmt: skip
+QRELS = {name: {chunk: 1} for name, _, _, _, chunk in QUESTIONS}
+REJECTS = (
+    Reject("read", "empty-file", "the file is empty", file="inbox/leer.txt"),
+    Reject("generate", "no-quote", "the quote is not in the passage", item="c2", excerpt="as if",
+           unusable=False),
+)  # fmt: skip
+
+
+def system(name, kind, ranks, *, lift=0.0):
+    per_query = {metric: {} for metric in ("ndcg@10", "hit@1", "hit@5", "recall@10", "mrr@10")}
+    rankings = {}
+    for (query, _, _, _, right), rank in zip(QUESTIONS, ranks, strict=True):
+        others = [chunk.id for chunk in CHUNKS if chunk.id != right]
+        order = others[: rank - 1] + [right] + others[rank - 1 :] if rank else others
+        rankings[query] = tuple((chunk, 1.0 - place / 10) for place, chunk in enumerate(order))
+        per_query["ndcg@10"][query] = GAIN[rank]
+        per_query["hit@1"][query] = float(rank == 1)
+        per_query["hit@5"][query] = float(0 < rank <= 5)
+        per_query["recall@10"][query] = float(rank > 0)
+        per_query["mrr@10"][query] = 1 / rank if rank else 0.0
+    metrics = {name: sum(values.values()) / 8 for name, values in per_query.items()}
+    dims = (
+        {size: {"ndcg@10": metrics["ndcg@10"] - loss} for size, loss in
+         ((384, 0), (256, 0.004 - lift), (128, 0.02 - lift), (64, 0.09 - lift))}
+        if kind == "dense" else {}
+    )  # fmt: skip
+    intervals = {name: (max(0, mean - 0.11), min(1, mean + 0.1)) for name, mean in metrics.items()}
+    return SystemScores(name, kind, metrics, per_query, rankings, dims, intervals)
+
+
+BASE = system("all-MiniLM-L6-v2", "dense", RANKS["base"])
+TUNED = system("runs/handbook/train/model", "dense", RANKS["tuned"], lift=0.012)
+BM25 = system("bm25", "bm25", RANKS["bm25"])
+HYBRID = system("hybrid:runs/handbook/train/model", "hybrid", [1, 1, 2, 1, 2, 1, 1, 2])
+
+VERDICT = Verdict(
+    verdict="ship",
+    reasons=(
+        "The interval over the base lies above zero: +0.142 to +0.409.",
+        "The mean gain of 0.276 is over the 0.01 asked for.",
+        "The general probe lost 0.004, within the gate.",
+    ),
+    candidate=TUNED.name,
+    base=BASE.name,
+    best_rival="bm25",
+    differences={
+        "base": Difference(0.276, 0.142, 0.409, 0.0004, 0.0008, 8, 6),
+        "best_rival": Difference(0.281, -0.021, 0.5, 0.07, 0.07, 8, 6),
+        HYBRID.name: Difference(-0.031, -0.2, 0.13, 0.61, None, 8, 6),
+    },
+    flags=(Flag("few-queries", "8 test questions; under 50 no `ship` can be trusted", True),
+           Flag("unknown-tokens", "42 % of the tokens are unknown to the tokenizer", False, "zh")),
+)  # fmt: skip
+
+FULL = ReportFacts(
+    title="Field handbook 田间手册",
+    created="2025-03-01 10:20 UTC",
+    verdict=VERDICT,
+    systems=(BASE, TUNED, BM25, HYBRID),
+    chunks=CHUNKS,
+    queries=QUERIES,
+    qrels=QRELS,
+    passages=1234,
+    documents=52,
+    counts={"read": Counts(54, 52, 1, 1), "chunk": Counts(240, 236, 4), "generate": Counts(610, 580, 22, 8)},
+    rejects=REJECTS,
+    split=SplitFacts(
+        by="documents",
+        groups={"train": 30, "dev": 8, "test": 6},
+        queries={"train": 430, "dev": 70, "test": 8},
+        moved=3,
+        dropped={"the same text for more than one group": 2},
+        notes=("Two documents were joined: they share a near-duplicate passage.",),
+    ),
+    training=TrainingFacts(
+        history=[{"step": 0, "epoch": 0.0, "dev": 0.43},
+                 *({"step": step, "epoch": step / 60, "loss": 2.4 / (1 + step / 25)} for step in range(10, 130, 10)),
+                 {"step": 40, "dev": 0.56}, {"step": 80, "dev": 0.63}, {"step": 120, "dev": 0.618}],
+        best_step=80, best_score=0.63, base_score=0.43, alpha=0.8, pairs=430, seconds=151.6,
+        settings={"batch_size": 32, "learning_rate": 2e-5, "epochs": 2},
+    ),
+    probes=(ProbeFacts(name="general, English", queries=312, before=0.712, after=0.708, low=-0.011,
+                       high=0.003, held=True),
+            ProbeFacts(name="general, Chinese", queries=300, before=0.08, after=0.1, counts=False)),
+    notes=("3 PDF pages have no text; no OCR engine is installed.",),
+    model="runs/handbook/train/model",
+    base_model="sentence-transformers/all-MiniLM-L6-v2",
+    command="embedtune run -c embedtune.yaml",
+    settings="documents:\n  paths: [docs/]\nchunks: {tokens: 256}\n",
+    versions={"embedtune": "0.1.0", "torch": "2.13.0", "sentence-transformers": "6.2.0"},
+    seeds={"split": 42, "training": 42},
+    fingerprints={"read": "5c1f0f0ad2", "train": "b7710c55e0"},
+)  # fmt: skip
+
+NAMES = ("ship", "ship-hybrid", "do-not-ship", "inconclusive")
+
+
+def with_verdict(name, **changes):
+    return replace(FULL, verdict=replace(VERDICT, verdict=name, **changes))

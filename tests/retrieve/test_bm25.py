@@ -1,0 +1,92 @@
+"""BM25: terms of both languages, scores, ties; fusion by hand."""
+
+import math
+
+import pytest
+
+from embedtune.records import Chunk
+from embedtune.retrieve import Hit
+from embedtune.retrieve.bm25 import BM25, terms
+from embedtune.retrieve.fusion import FusedRetriever, fuse
+from embedtune.retrieve.order import tie_breaker
+
+
+def chunk(id: str, text: str, title: str = "") -> Chunk:
+    return Chunk(id, "d", 0, len(text), title, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The 10-K of NVIDIA's", ["the", "10", "k", "of", "nvidia", "s"]),
+        ("ＧＰＵ ３０", ["gpu", "30"]),
+        ("证券法", ["证", "券", "法", "证券", "券法"]),
+        ("买A股", ["买", "a", "股"]),
+        ("snake_case café", ["snake", "case", "café"]),
+        ("  \n…", []),
+    ],
+)
+def test_terms_are_words_numbers_and_chinese_characters_with_their_pairs(text, expected):
+    assert terms(text) == expected
+
+
+def test_scores_are_lucenes_formula():
+    retriever = BM25([chunk("a", "red red blue"), chunk("b", "green"), chunk("c", "blue")])
+    [[hit]] = retriever.search(["red"], 5)
+    # idf = ln(1 + (N - n + 0.5) / (n + 0.5)); tf = f / (f + k1 (1 - b + b * length / average))
+    idf = math.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
+    tf = 2 / (2 + 1.5 * (1 - 0.75 + 0.75 * 3 / (5 / 3)))
+    assert hit.chunk == "a"
+    assert hit.score == pytest.approx(idf * tf, abs=1e-5)
+
+
+def test_only_chunks_that_share_a_term_are_returned():
+    retriever = BM25([chunk("a", "red"), chunk("b", "blue"), chunk("c", "red wine")])
+    [hits, nothing, empty] = retriever.search(["RED", "purple", ""], 10)
+    assert {hit.chunk for hit in hits} == {"a", "c"}
+    assert nothing == empty == []
+
+
+def test_equal_scores_are_ordered_by_the_id_not_the_position():
+    ids = [f"c{i}" for i in range(30)]
+    for order in (ids, ids[::-1]):
+        [hits] = BM25([chunk(id, "same words") for id in order]).search(["words"], 7)
+        assert [hit.chunk for hit in hits] == sorted(ids, key=tie_breaker)[:7]
+
+
+def test_the_title_is_searched_too_and_chinese_is_found():
+    retriever = BM25([chunk("a", "内容甲", "第一章 总则"), chunk("b", "内容乙", "附则")])
+    [hits] = retriever.search(["总则是什么？"], 5)
+    assert [hit.chunk for hit in hits] == ["a", "b"]  # b shares one character
+
+
+def test_a_corpus_without_any_term_finds_nothing():
+    assert BM25([chunk("a", "…"), chunk("b", "!!")]).search(["anything"], 3) == [[]]
+
+
+def test_fusion_adds_reciprocal_ranks():
+    fused = fuse([[("a", 9.0), ("b", 8.0)], [("b", 0.5), ("c", 0.4)]], k=10)
+    assert [hit.chunk for hit in fused] == ["b", "a", "c"]
+    assert fused[0].score == pytest.approx(1 / 12 + 1 / 11)
+    assert fused[2].score == pytest.approx(1 / 12)
+
+
+def test_fusion_reads_only_the_first_hundred_and_breaks_ties_by_id():
+    long = [(f"c{i}", float(-i)) for i in range(150)]
+    assert len(fuse([long])) == 100
+    both = fuse([[("x", 1.0)], [("y", 1.0)]])
+    assert [hit.chunk for hit in both] == sorted(["x", "y"], key=tie_breaker)
+
+
+def test_a_fused_retriever_asks_all_and_cuts_to_k():
+    class Fixed:
+        def __init__(self, name: str, ids: str) -> None:
+            self.name, self.ids = name, ids
+
+        def search(self, queries, k):
+            return [[Hit(id, 1.0) for id in self.ids][:k] for _ in queries]
+
+    fused = FusedRetriever([Fixed("one", "ab"), Fixed("two", "bc")])
+    assert fused.name == "one + two"
+    [hits] = fused.search(["q"], 1)
+    assert [hit.chunk for hit in hits] == ["b"]

@@ -1,0 +1,116 @@
+"""Exact search: against brute force, with ties, damaged vectors and small corpora."""
+
+import numpy as np
+import pytest
+
+from embedtune.embed.hashing import HashingEmbedder
+from embedtune.errors import IntegrityError
+from embedtune.records import Chunk
+from embedtune.retrieve import dense
+from embedtune.retrieve.dense import DenseRetriever, check_vectors, nearest
+from embedtune.retrieve.order import tie_breaker
+
+
+def vectors(n: int, d: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+
+
+def brute_force(queries, chunks, ids, k, similarity, dimension=None):
+    queries = queries[:, :dimension].astype(np.float64)
+    chunks = chunks[:, :dimension].astype(np.float64)
+    if similarity == "cosine":
+        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        chunks = chunks / np.linalg.norm(chunks, axis=1, keepdims=True)
+    if similarity == "euclidean":
+        scores = -np.linalg.norm(queries[:, None] - chunks[None], axis=2)
+    else:
+        scores = queries @ chunks.T
+    scores = scores.round(9)
+    return [
+        sorted(range(len(ids)), key=lambda i: (-row[i], tie_breaker(ids[i])))[:k] for row in scores
+    ]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "CHUNK_BLOCK", 16)
+    monkeypatch.setattr(dense, "QUERY_BLOCK", 3)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+@pytest.mark.parametrize("dimension", [None, 5])
+@pytest.mark.parametrize("k", [1, 7, 40])
+def test_blocks_find_what_brute_force_finds(similarity, dimension, k):
+    queries, chunks = vectors(10, 12, 1), vectors(101, 12, 2) * 3
+    chunks[50:60] = chunks[7]  # ties over several blocks
+    ids = [f"c{i}" for i in range(101)]
+    found = nearest(queries, chunks, ids, k, similarity=similarity, dimension=dimension)
+    expected = brute_force(queries, chunks, ids, k, similarity, dimension)
+    assert found.indices.tolist() == expected
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_position_never_wins_a_tie():
+    chunks = vectors(64, 8, 3)
+    chunks[:] = chunks[0] + 0  # all equal
+    chunks[63] = -chunks[0]
+    ids = [f"c{i}" for i in range(64)]
+    query = chunks[:1]
+    best = {ids[i] for i in nearest(query, chunks, ids, 5).indices[0]}
+    order = np.random.default_rng(0).permutation(64)
+    shuffled = [ids[i] for i in order]
+    again = nearest(query, chunks[order], shuffled, 5).indices[0]
+    assert {shuffled[i] for i in again} == best
+    assert best == set(sorted(ids[:63], key=tie_breaker)[:5])
+
+
+def test_k_above_the_corpus_is_cut_to_it():
+    found = nearest(vectors(2, 4, 1), vectors(3, 4, 2), ["a", "b", "c"], 10)
+    assert found.indices.shape == (2, 3)
+    assert sorted(found.indices[0]) == [0, 1, 2]
+
+
+def test_no_queries_and_no_chunks_give_nothing():
+    assert nearest(vectors(0, 4, 1), vectors(3, 4, 2), ["a", "b", "c"], 2).indices.shape == (0, 2)
+    assert nearest(vectors(2, 4, 1), vectors(0, 4, 2), [], 2).indices.shape == (2, 0)
+
+
+def test_cosine_ignores_length_and_dot_does_not():
+    chunks = np.array([[1, 0], [10, 1]], dtype=np.float32)
+    query = np.array([[1, 0]], dtype=np.float32)
+    assert nearest(query, chunks, ["a", "b"], 1, similarity="cosine").indices.item() == 0
+    assert nearest(query, chunks, ["a", "b"], 1, similarity="dot").indices.item() == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda v: v.__setitem__((1, 0), np.nan), "NaN.*second text"),
+        (lambda v: v.__setitem__((1, 0), np.inf), "NaN or infinite"),
+        (lambda v: v.__setitem__(1, 0), "only zeros"),
+        (lambda v: v.__setitem__(slice(None), v[0].copy()), "all 3 vectors are the same"),
+    ],
+)
+def test_vectors_nobody_can_search_with_are_refused_by_name(damage, message):
+    bad = vectors(3, 4, 1)
+    damage(bad)
+    with pytest.raises(IntegrityError, match=f"my model.*{message}"):
+        check_vectors(bad, ["first text", "second text", "third"], "my model")
+
+
+def test_equal_texts_may_have_equal_vectors():
+    check_vectors(np.ones((3, 4), np.float32), ["same", "same", "same"], "m")
+
+
+def test_retriever_finds_the_chunk_that_shares_words():
+    chunks = [
+        Chunk("a", "d", 0, 1, "", "The battery is charged overnight"),
+        Chunk("b", "d", 0, 1, "", "保护投资者的合法权益"),
+        Chunk("c", "d", 0, 1, "", "Invoices are paid within thirty days"),
+    ]
+    retriever = DenseRetriever(HashingEmbedder(), chunks)
+    hits = retriever.search(["invoices paid when", "投资者的权益"], 2)
+    assert [row[0].chunk for row in hits] == ["c", "b"]
+    assert all(len(row) == 2 for row in hits)
