@@ -49,7 +49,7 @@ STOPWORDS = frozenset(
 # Chinese is cut at words that carry little meaning; what is left between them is a term.
 CHINESE_CUTS = re.compile(
     r"应当|不得|可以|以及|或者|并且|但是|如果|因为|所以|对于|关于|按照|根据|通过|进行|其他|其中"
-    r"|以上|以下|需要|必须|已经|没有"
+    r"|以上|以下|需要|必须|已经|没有|违反|本法|规定"
     r"|[的了在是和与及或等对为以由于被将其之不也都就而并但如若从到向把让给]"
     r"|[这那该此各每有无可能会应且则即所者时]"
 )
@@ -104,17 +104,29 @@ def styles_of(prompt: str) -> list[str]:
 
 
 def terms_of(sentence: str, language: str) -> list[str]:
-    """Terms by weight: long, capitalised and numbered ones first."""
+    """Terms by weight: runs of up to three content words, or what Chinese cuts leave over."""
     if language == "zh":
-        parts = re.findall(r"[\u3400-\u9fffA-Za-z0-9]+", CHINESE_CUTS.sub(" ", sentence))
-        terms = [part[:8] for part in parts if len(part) > 1]
+        plain = re.sub(
+            r"第[一二三四五六七八九十百千〇零\d]+[条章节款项]|[\d〇]+年|[\d〇]+[月日]",
+            " ",
+            sentence,
+        )
+        parts = re.findall(r"[\u3400-\u9fff]+|[A-Za-z0-9]+", CHINESE_CUTS.sub(" ", plain))
+        terms = [part[-6:] for part in parts if len(part) > 1]
     else:
-        terms = [
-            word for word in re.findall(r"[A-Za-z][A-Za-z0-9'’-]+", sentence)
-            if word.lower() not in STOPWORDS
-        ]  # fmt: skip
-    weighed = {term: len(term) + 3 * term[:1].isupper() for term in reversed(terms)}
-    return sorted(weighed, key=lambda term: (-weighed[term], number_of(sentence, term)))
+        runs: list[list[str]] = [[]]
+        for token in re.findall(r"[A-Za-z][A-Za-z0-9'’-]*|[^\s\w]", sentence):
+            if token.lower() in STOPWORDS or not token[0].isalpha() or len(runs[-1]) == 3:
+                runs.append([])
+            if token[0].isalpha() and token.lower() not in STOPWORDS:
+                runs[-1].append(token)
+        terms = [" ".join(run) for run in runs if run and len(" ".join(run)) > 3]
+    weighed = {term: min(len(term), 20) + number_of(sentence, term) % 6 for term in terms}
+    ranked = sorted(weighed, key=lambda term: (-weighed[term], term))
+    return [
+        term for place, term in enumerate(ranked)
+        if not any(term in other or other in term for other in ranked[:place])
+    ]  # fmt: skip
 
 
 def questions(passage: str, styles: Sequence[str]) -> list[dict[str, str]]:
@@ -124,7 +136,7 @@ def questions(passage: str, styles: Sequence[str]) -> list[dict[str, str]]:
     ranked = sorted(
         ((terms, sentence) for sentence in dict.fromkeys(sentences)
          if len(terms := terms_of(sentence, language)) >= 3),
-        key=lambda pair: (-min(len(pair[0]), 12), number_of(pair[1])),
+        key=lambda pair: (-min(len(pair[0]), 6), number_of(pair[1])),
     )  # fmt: skip
     asked = []
     for place, style in enumerate(styles):
@@ -133,7 +145,7 @@ def questions(passage: str, styles: Sequence[str]) -> list[dict[str, str]]:
         terms, sentence = ranked[place % len(ranked)]
         pick = number_of(sentence, style, place)
         frame = FRAMES[language, style][pick % len(FRAMES[language, style])]
-        a, b, c = (terms[(pick + step) % min(len(terms), 5)] for step in range(3))
+        a, b, c = (terms[(pick + step) % min(len(terms), 4)] for step in range(3))
         asked.append({"query": frame.format(a=a, b=b, c=c), "style": style, "evidence": sentence})
     return asked
 

@@ -42,7 +42,10 @@ def install() -> None:
 
 def main() -> int:
     if sys.version_info < (3, 11):
-        print(f"embedtune needs Python 3.11 or newer; this is {sys.version.split()[0]}", file=sys.stderr)
+        print(
+            f"embedtune needs Python 3.11 or newer; this is {sys.version.split()[0]}",
+            file=sys.stderr,
+        )
         return 2
     key = installation_key()
     if not (STAMP.exists() and STAMP.read_text() == key):

@@ -16,11 +16,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from embedtune.datasets.split import SplitSettings
+from embedtune.decode import Undecodable, decode
 from embedtune.documents import DocumentSettings
 from embedtune.documents.chunk import ChunkSettings
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import EvaluationSettings
-from embedtune.files import Undecodable, decode, visible
+from embedtune.files import visible
 from embedtune.llm.recorded import LLMSettings
 from embedtune.queries.generate import QuerySettings
 from embedtune.settings import Settings
@@ -108,6 +109,39 @@ def dump_config(settings: RunSettings) -> str:
     return yaml.safe_dump(
         settings.model_dump(mode="json", by_alias=True), allow_unicode=True, sort_keys=False
     )
+
+
+def example_config() -> str:
+    """A configuration with every setting at its default, explained, made from the classes."""
+    lines = [
+        "# Configuration of embedtune. Everything has a default except documents.paths.",
+        "# Keys are read from environment variables or a .env file, never from here.",
+    ]
+    for name, info in RunSettings.model_fields.items():
+        part = info.annotation
+        if not (isinstance(part, type) and issubclass(part, Settings)):
+            lines += ["", f"# {info.description}", f"# {name}: {_scalar(info.default)}"]
+            continue
+        lines += ["", f"{name}:  # {info.description}"]
+        for key, inner in part.model_fields.items():
+            value = inner.get_default(call_default_factory=True)
+            if isinstance(value, Settings):
+                value = {k: v for k, v in value.model_dump(mode="json").items() if v is not None}
+            setting = f"{inner.alias or key}: {_scalar(value)}"
+            live = (name, key) == ("documents", "paths")
+            lines.append(f"  {setting if not live else 'paths: [docs/]'}  # {inner.description}")
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, tuple):
+        value = list(value)
+    if value is None:
+        return "null"
+    text = yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=1000)
+    return text.removesuffix("...\n").strip()
 
 
 def load_environment(folder: Path) -> None:

@@ -22,8 +22,13 @@ class Undecodable(ValueError):
     """No encoding fits; the message names the best guess and its confidence."""
 
 
-MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"),
-         (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))  # fmt: skip
+MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 
 _SIMPLIFIED = frozenset(
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多"
@@ -44,9 +49,11 @@ _TRADITIONAL = frozenset(
 _JAPANESE = frozenset(
     [chr(code) for code in range(0x3041, 0x3097)]
     + [chr(code) for code in range(0x30A1, 0x30FD)]
-    + list("日一国会人年大十二本中長出三時行見月分後前生五間上東四今金九入学高円子外八六下来気小七山話女北午百書先名川千水半男西電校語"
-           "土木聞食車何南万毎白天母火右読友左休父雨法定的者事業理用方合場社目自地部務")
-)  # fmt: skip
+    + list(
+        "日一国会人年大十二本中長出三時行見月分後前生五間上東四今金九入学高円子外八六下来気小七山話"
+        "女北午百書先名川千水半男西電校語土木聞食車何南万毎白天母火右読友左休父雨法定的者事業理用方合場社目自地部務"
+    )
+)
 _KOREAN = frozenset(
     "이다는의에을가고를은로지하한도사기서나어자대리시아인일보수해그부전상정스제장주라으과니만구여원조들했소선되세것있유경신공와비"
     "국관위치생거성트동계방중문화물오우적모면무용연학실개발분말없드르미양때까안요년바게진및영건했습합니다금산마단러할업내역회"
@@ -209,9 +216,14 @@ def _normalizer_guess(sample: bytes) -> tuple[str, float, bool]:
 
 
 _WORD = re.compile(r"[^\W\d_]+")
-_ODD_LETTERS = frozenset(
-    "ýþðžšÝÞÐŽŠÿŸƒˆ˜¨´¸"
-)  # Czech, Turkish, Mac and DOS text read as Windows-1252
+# letters beyond ASCII of one language each; Czech, Polish, Hungarian or Turkish text read as
+# Windows-1252 shows letters of several
+_ALPHABETS = tuple(
+    map(frozenset, (
+        "éèêëàâäîïôöùûüçœæÿ", "äöüßé", "áéíñóúü", "ãáàâçéêíõóôúü", "àèéìíîòóùú", "æøåéèóòô",
+        "åäöéü", "ëïéèöüáó", "àçèéíïòóúü",
+    ))
+)  # fmt: skip
 _SYMBOLS = frozenset("“”‘’–—…€£§©®™°·«»¿¡ºª²³¹½¼¾±×÷µ•†‡‰‹›„‚¢¥¦¬\xa0\xad¶")
 _BETWEEN_LETTERS = re.compile(
     r"(?<=[^\W\d_])[^\w\x00-\x7f]+(?=[^\W\d_])|(?<=[^\W\d_])[ºª²³¹]+(?=[^\W\d_])"
@@ -222,15 +234,18 @@ _SOFT = frozenset("’‘“”–—…·«»\xad\xa0")  # these may stand betw
 def _western(text: str) -> bool:
     """Whether text read as Windows-1252 looks like a Western European language.
 
-    Words are mostly ASCII, accented letters the usual ones, and no symbol stands inside a word.
+    Words are mostly ASCII, accented letters those of one language, no symbol stands inside a word.
     """
     sample = text[:SAMPLE]
-    high = [match for match in re.finditer(r"[^\x00-\x7f]", sample)]
+    high = list(re.finditer(r"[^\x00-\x7f]", sample))
     if not high:  # beyond the sample
-        high = [match for match in re.finditer(r"[^\x00-\x7f]", text)]
+        high = list(re.finditer(r"[^\x00-\x7f]", text))
         sample = text
-    odd = _ODD_LETTERS if set("ãçÃÇ") & set(sample) else _ODD_LETTERS | set("õÕ")
-    bad = sum(match[0] in odd if match[0].isalpha() else match[0] not in _SYMBOLS for match in high)
+    letters = [match[0].lower() for match in high if match[0].isalpha() and match[0] not in "ºª"]
+    fitting = max(sum(letter in alphabet for letter in letters) for alphabet in _ALPHABETS)
+    if fitting < 0.9 * len(letters):
+        return False
+    bad = sum(match[0] not in _SYMBOLS for match in high if not match[0].isalpha())
     bad += sum(not set(match[0]) <= _SOFT for match in _BETWEEN_LETTERS.finditer(sample))
     words = [word for word in _WORD.findall(sample) if not word.isascii()]
     for word in words:

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -236,7 +237,7 @@ def clean_text(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        text = re.sub("[\ud800-\udfff]", "\ufffd", text)
     return text
 
 
@@ -280,8 +281,10 @@ def table_rows(
         if header is None:
             header = [cell.strip() for cell in cells]
             if len(set(header)) != len(header) or "" in header:
-                rejects.append(Reject(stage, "header", "the header repeats a column or leaves one unnamed",
-                                      file=file, line=line, excerpt=visible(header_line)))  # fmt: skip
+                why = "the header repeats a column or leaves one unnamed"
+                rejects.append(
+                    Reject(stage, "header", why, file=file, line=line, excerpt=visible(header_line))
+                )
                 return
         elif len(cells) != len(header):
             rejects.append(

@@ -1,9 +1,10 @@
 """Which chunks answer a query, and which may never be held against it."""
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from embedtune.records import Chunk, Qrels, Query
+from embedtune.records import Chunk, Qrels, Query, Span
 from embedtune.similar import normalise
 
 
@@ -19,25 +20,21 @@ def judge(
     Args:
         near_duplicates: Pairs of indices into ``chunks``.
     """
-    twins = _neighbours(chunks, near_duplicates)
-    by_document = _by_document(chunks)
+    twins = twins_of(chunks, near_duplicates)
+    overlaps = Overlaps(chunks)
     qrels: dict[str, dict[str, int]] = {}
     for query in queries:
         if query.evidence is None:
             continue
         evidence = query.evidence
-        held = [
-            (overlap, chunk)
-            for chunk in by_document[evidence.document]
-            if (overlap := chunk.span.overlap(evidence)) > 0
-        ]
+        held = [(chunk.span.overlap(evidence), chunk) for chunk in overlaps.of(evidence)]
         if not held:
             continue
         enough = max(overlap for overlap, _ in held)
         enough = min(enough, evidence.length / 2)
         relevant = {chunk.id for overlap, chunk in held if overlap >= enough}
         for chunk_id in tuple(relevant):
-            relevant |= twins[chunk_id]
+            relevant |= twins.get(chunk_id, frozenset())
         qrels[query.id] = dict.fromkeys(sorted(relevant), 1)
     return qrels
 
@@ -56,8 +53,8 @@ class Relevance:
         qrels: Qrels,
         near_duplicates: Iterable[tuple[int, int]],
     ) -> None:
-        twins = _neighbours(chunks, near_duplicates)
-        by_document = _by_document(chunks)
+        twins = twins_of(chunks, near_duplicates)
+        overlaps = Overlaps(chunks)
         by_text: dict[str, set[str]] = defaultdict(set)
         self._text_of: dict[str, str] = {}
         for query in queries:
@@ -66,13 +63,9 @@ class Relevance:
             for chunk_id, grade in qrels.get(query.id, {}).items():
                 if grade > 0:
                     excluded.add(chunk_id)
-                    excluded |= twins[chunk_id]
+                    excluded |= twins.get(chunk_id, frozenset())
             if query.evidence is not None:
-                excluded.update(
-                    chunk.id
-                    for chunk in by_document[query.evidence.document]
-                    if chunk.span.overlap(query.evidence) > 0
-                )
+                excluded.update(chunk.id for chunk in overlaps.of(query.evidence))
         self._excluded = {text: frozenset(ids) for text, ids in by_text.items()}
 
     def excluded(self, query_id: str) -> frozenset[str]:
@@ -80,23 +73,64 @@ class Relevance:
         return self._excluded[self._text_of[query_id]]
 
 
-def merge_qrels(parts: Iterable[Qrels]) -> dict[str, Mapping[str, int]]:
-    """The judgements of several splits as one (a query is judged in one split only)."""
-    return {query: grades for part in parts for query, grades in part.items()}
+def merge_qrels(parts: Iterable[Qrels]) -> dict[str, dict[str, int]]:
+    """The judgements of several splits as one; what a query has in any of them."""
+    merged: dict[str, dict[str, int]] = {}
+    for part in parts:
+        for query, grades in part.items():
+            merged.setdefault(query, {}).update(grades)
+    return merged
 
 
-def _neighbours(
-    chunks: Sequence[Chunk], pairs: Iterable[tuple[int, int]]
-) -> defaultdict[str, set[str]]:
-    twins: defaultdict[str, set[str]] = defaultdict(set)
-    for one, other in pairs:
-        twins[chunks[one].id].add(chunks[other].id)
-        twins[chunks[other].id].add(chunks[one].id)
-    return twins
+def twins_of(
+    chunks: Sequence[Chunk], near_duplicates: Iterable[tuple[int, int]]
+) -> dict[str, frozenset[str]]:
+    """Chunk id -> ids of its near-duplicates (itself among them); no entry without any.
+
+    What holds for one of several chunks of equal text holds for all, even where the pairs list
+    equal texts as a star (see ``near_duplicates``).
+    """
+    first: dict[str, int] = {}
+    text_of = [first.setdefault(normalise(chunk.embedded), i) for i, chunk in enumerate(chunks)]
+    copies: defaultdict[int, list[str]] = defaultdict(list)
+    for chunk, text in zip(chunks, text_of, strict=True):
+        copies[text].append(chunk.id)
+    near: defaultdict[int, set[int]] = defaultdict(set)
+    for one, other in near_duplicates:
+        near[text_of[one]].add(text_of[other])
+        near[text_of[other]].add(text_of[one])
+    shared = {
+        text: frozenset(chunk for alike in {text, *texts} for chunk in copies[alike])
+        for text, texts in near.items()
+    }
+    return {
+        chunk.id: shared[text]
+        for chunk, text in zip(chunks, text_of, strict=True)
+        if text in shared
+    }
 
 
-def _by_document(chunks: Sequence[Chunk]) -> defaultdict[str, list[Chunk]]:
-    grouped: defaultdict[str, list[Chunk]] = defaultdict(list)
-    for chunk in chunks:
-        grouped[chunk.document].append(chunk)
-    return grouped
+class Overlaps:
+    """Finds the chunks that overlap a stretch of a document."""
+
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
+        self._chunks: defaultdict[str, list[Chunk]] = defaultdict(list)
+        for chunk in chunks:
+            self._chunks[chunk.document].append(chunk)
+        for own in self._chunks.values():
+            own.sort(key=lambda chunk: chunk.start)
+        self._longest = {
+            document: max(chunk.span.length for chunk in own)
+            for document, own in self._chunks.items()
+        }
+
+    def of(self, span: Span) -> Iterator[Chunk]:
+        own = self._chunks.get(span.document, [])
+        if not own:
+            return
+        begin = bisect_left(
+            own, span.start - self._longest[span.document], key=lambda chunk: chunk.start
+        )
+        for chunk in own[begin : bisect_left(own, span.end, key=lambda chunk: chunk.start)]:
+            if chunk.span.overlap(span) > 0:
+                yield chunk

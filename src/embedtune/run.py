@@ -22,7 +22,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,8 +99,8 @@ class RunDirectory:
         try:
             with disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.path / "run.lock")
-        except PermissionError as error:
+                self._lock = _take_lock(self.path / "run.lock")
+        except OSError as error:
             raise ConfigError(f"{self.path}: cannot write here: {error.strerror}") from error
         return self
 
@@ -133,41 +133,91 @@ class RunDirectory:
         Raises:
             IntegrityError: A file of a finished stage is not what its manifest says.
         """
-        found = self.find(name)
-        if found is not None and found.manifest["fingerprint"] == recipe.fingerprint:
-            verify(found)
-            log.info("%s: up to date", name)
-            return found
-        work = self.path / ".work"
-        scratch = work / f"{recipe.stage}-{recipe.fingerprint[:12]}"
-        for other in work.glob(f"{recipe.stage}-*"):
-            if other != scratch:
-                shutil.rmtree(other)
+        return _build(self.path / name, self.path / ".work", recipe, build)
+
+
+def build_folder(
+    out: Path,
+    recipe: Recipe,
+    build: Callable[[Path], Mapping[str, Any]],
+    *,
+    fresh: bool = False,
+) -> StageFolder:
+    """One stage without a run directory, for commands that leave a single folder ``out``.
+
+    Like ``RunDirectory.stage``; half-done work waits beside ``out`` in a hidden folder.
+
+    Args:
+        fresh: Throw half-done work of another recipe away instead of refusing to.
+
+    Raises:
+        ConfigError: ``out`` is a file, or a folder with other things in it.
+        IntegrityError: There is half-done work of another recipe.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file; choose another folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists():
+        raise ConfigError(f"{out}: holds other files; choose an empty or new folder")
+    work = out.with_name(f".{out.name}.work")
+    try:
+        with disk_errors(work):
+            work.mkdir(parents=True, exist_ok=True)
+            lock = _take_lock(work / ".lock")
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot write here: {error.strerror}") from error
+    with lock:
+        begun = work / "recipe.json"
+        if begun.exists() and not fresh:
+            changed = _differences(read_json(begun), _recipe_row(recipe))
+            if changed and any(work.glob(f"{recipe.stage}-*")):
+                raise IntegrityError(
+                    f"{out}: half-done work with other inputs waits to be resumed ("
+                    + "; ".join(f"{key} {value}" for key, value in changed.items())
+                    + "); repeat that command, or start afresh with --fresh"
+                )
+        write_json(begun, _recipe_row(recipe))
+        done = _build(out, work, recipe, build)
+        shutil.rmtree(work, ignore_errors=True)
+    return done
+
+
+def _build(
+    final: Path, work: Path, recipe: Recipe, build: Callable[[Path], Mapping[str, Any]]
+) -> StageFolder:
+    found = find_stage(final.parent, final.name)
+    if found is not None and found.manifest["fingerprint"] == recipe.fingerprint:
+        verify(found)
+        log.info("%s: up to date", final.name)
+        return found
+    scratch = work / f"{recipe.stage}-{recipe.fingerprint[:12]}"
+    for other in work.glob(f"{recipe.stage}-*"):
+        if other != scratch:
+            shutil.rmtree(other)
+    begin = time.monotonic()
+    with disk_errors(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / MANIFEST).unlink(missing_ok=True)  # killed before the rename: redo the rest
-        begin = time.monotonic()
-        with disk_errors(scratch):
-            facts = build(scratch)
-            outputs = {
-                str(path.relative_to(scratch).as_posix()): sha256_of(path)
-                for path in sorted(scratch.rglob("*"))
-                if path.is_file()
-            }
-            manifest = {
-                "stage": recipe.stage,
-                "fingerprint": recipe.fingerprint,
-                "recipe": _recipe_row(recipe),
-                "outputs": outputs,
-                "digest": _hash({k: v for k, v in outputs.items() if not _is_log(k)}),
-                "facts": dict(facts),
-                "seconds": round(time.monotonic() - begin, 2),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            write_json(scratch / MANIFEST, manifest)
-            _replace_folder(scratch, self.path / name)
-        with contextlib.suppress(OSError):
-            work.rmdir()
-        return StageFolder(self.path / name, manifest, fresh=True)
+        facts = build(scratch)
+        outputs = {
+            str(path.relative_to(scratch).as_posix()): sha256_of(path)
+            for path in sorted(scratch.rglob("*"))
+            if path.is_file()
+        }
+        manifest = {
+            "stage": recipe.stage,
+            "fingerprint": recipe.fingerprint,
+            "recipe": _recipe_row(recipe),
+            "outputs": outputs,
+            "digest": _hash({k: v for k, v in outputs.items() if not _is_log(k)}),
+            "facts": dict(facts),
+            "seconds": round(time.monotonic() - begin, 2),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(scratch / MANIFEST, manifest)
+        _replace_folder(scratch, final)
+    with contextlib.suppress(OSError):
+        work.rmdir()
+    return StageFolder(final, manifest, fresh=True)
 
 
 def find_stage(run: Path, name: str) -> StageFolder | None:
@@ -255,21 +305,6 @@ def _take_lock(path: Path) -> IO[str]:
     json.dump({"process": os.getpid(), "host": socket.gethostname(), "started": started}, lock)
     lock.flush()
     return lock
-
-
-@contextlib.contextmanager
-def work_folder(out: Path) -> Iterator[Path]:
-    """A scratch folder beside ``out`` that becomes ``out`` when the block ends well.
-
-    For commands that leave one folder without a run directory. The scratch is kept after a
-    failure, so that a repeated command can go on from it.
-    """
-    scratch = out.with_name(f".{out.name}.work")
-    scratch.mkdir(parents=True, exist_ok=True)
-    with _take_lock(scratch / ".lock"), disk_errors(scratch):
-        yield scratch
-        (scratch / ".lock").unlink()
-        _replace_folder(scratch, out)
 
 
 def _hash(value: object) -> str:

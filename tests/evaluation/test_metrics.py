@@ -72,5 +72,5 @@ def test_standard_metrics_have_the_promised_names():
 
 @pytest.mark.parametrize("name", ["ndcg", "ndcg@0", "ndcg@-1", "accuracy@5", "ndcg@5000", "", "@5"])
 def test_an_unknown_metric_is_refused_with_the_known_ones(name: str):
-    with pytest.raises(ConfigError, match="ndcg@k.*map@k"):
+    with pytest.raises(ConfigError, match=r"ndcg@k.*map@k"):
         parse_metric(name)

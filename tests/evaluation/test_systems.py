@@ -57,9 +57,10 @@ def test_dimensions_are_the_models_own_and_the_usual_ones_below():
     assert matryoshka_dimensions(HashingEmbedder(64), 64) == (64,)
 
 
-def test_a_models_card_says_what_dimensions_it_was_trained_for(tmp_path):
-    card = '```json\n{"loss": "X",\n "matryoshka_dims": [\n  384,\n  96\n ]}\n```'
-    (tmp_path / "README.md").write_text(card, "utf-8")
+@pytest.mark.parametrize("file", ["embedtune.json", "README.md"])
+def test_a_models_folder_says_what_dimensions_it_was_trained_for(tmp_path, file):
+    text = '```json\n{"loss": "X",\n "matryoshka_dims": [\n  384,\n  96\n ]}\n```'
+    (tmp_path / file).write_text(text, "utf-8")
 
     class Resolved:
         path = tmp_path

@@ -1,9 +1,10 @@
 import asyncio
+import socket
+import ssl
 import time
 from email.utils import formatdate
 
 import pytest
-from stub_server import Behaviour, StubServer
 
 from embedtune.errors import ConfigError
 from embedtune.llm import ChatFault, ChatRequest
@@ -15,6 +16,7 @@ from embedtune.llm.openai import (
     read_variable,
     retry_after,
 )
+from stub_server import Behaviour, StubServer
 
 SCHEMA = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
 REQUEST = ChatRequest("system", "1. question: x\nThe fee is twelve euros a month here.", SCHEMA)
@@ -222,6 +224,28 @@ def test_a_refused_connection_names_the_host():
         ask(url)
     assert caught.value.kind == "service"
     assert url.split("/")[2] in caught.value.message
+
+
+def test_https_asked_of_a_plain_server_is_told_as_a_tls_fault():
+    with StubServer() as server, pytest.raises(ChatFault) as caught:
+        ask(server.url.replace("http:", "https:"))
+    assert (caught.value.kind, caught.value.code) == ("service", "tls")
+    assert "https against http" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "code"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "service", "name"),
+        (ssl.SSLCertVerificationError("self-signed certificate"), "stop", "tls"),
+    ],
+)
+def test_faults_on_the_way_are_named_with_the_host(cause, kind, code):
+    error = ConnectionError("Connection error.")
+    error.__cause__ = cause
+    fault = OpenAIChat("m", "http://localhost:1/v1")._unreachable(error)
+    assert (fault.kind, fault.code) == (kind, code)
+    assert "localhost:1" in fault.message
 
 
 def test_retry_after_is_read_in_all_its_forms():

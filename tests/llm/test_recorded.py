@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -9,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from stub_server import Behaviour, StubServer
 
 from embedtune.errors import ServiceError
 from embedtune.llm import ChatAnswer, ChatFault, ChatRequest
@@ -17,6 +17,7 @@ from embedtune.llm.openai import OpenAIChat
 from embedtune.llm.recorded import LLMSettings, RecordedChat
 from embedtune.llm.scripted import ScriptedChat
 from embedtune.store import Store
+from stub_server import Behaviour, StubServer
 
 FAST = {"backoff": 0.01, "timeout": 5.0}
 
@@ -300,7 +301,7 @@ def test_nobody_sends_before_the_time_the_service_asked_for(tmp_path, store):
         limited = server.sent["429-seconds"]
     assert all(reply.answer for reply in replies)
     assert 1 <= one.usage.waits <= limited
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     # after each pause of all workers there is one gap as long as was asked for, less the flight
     assert sum(gap > 0.3 for gap in gaps) >= one.usage.waits
 

@@ -8,12 +8,22 @@ from embedtune.llm import ChatRequest
 from embedtune.llm.scripted import ScriptedChat
 
 ROWS = [
-    {"document": "rules.pdf", "section": "Fees", "quote": "The fee is €640 and includes boots, which you keep.",
-     "question": "course price", "style": "keywords", "language": "en"},
-    {"document": "rules.pdf", "section": "Fees", "quote": "申请人须年满十八周岁，并持有有效证件。",
-     "question": "多大可以报名", "style": "colloquial", "language": "zh"},
+    {
+        "document": "rules.pdf",
+        "section": "Fees",
+        "quote": "The fee is €640 and includes boots, which you keep.",
+        "question": "course price",
+        "style": "keywords",
+        "language": "en",
+    },
+    {
+        "document": "rules.pdf",
+        "quote": "申请人须年满十八周岁，并持有有效证件。",
+        "question": "多大可以报名",
+        "style": "colloquial",
+    },
     {"document": "other.md", "quote": "The fee is €640", "question": "elsewhere"},
-]  # fmt: skip
+]
 
 
 def write(path, rows):
@@ -33,7 +43,10 @@ def chat(tmp_path):
 
 
 def test_a_question_is_found_by_its_quote_across_line_breaks_and_width(chat):
-    text = "Then: the fee is €640\n  and includes boots, which you **keep**. 申请人须年满\n十八周岁,并持有有效证件"
+    text = (
+        "Then: the fee is €640\n  and includes boots, which you **keep**. "
+        "申请人须年满\n十八周岁,并持有有效证件"
+    )
     assert questions(chat, text) == ["course price", "多大可以报名"]
 
 

@@ -7,13 +7,14 @@ import sys
 import time
 
 import pytest
-from stub_server import FAULTS, Behaviour, StubServer
 
+from embedtune.errors import ServiceError
 from embedtune.llm.openai import OpenAIChat
 from embedtune.llm.recorded import LLMSettings, RecordedChat
 from embedtune.queries import QuerySettings, generate_queries
 from embedtune.records import Chunk
 from embedtune.store import Store
+from stub_server import Behaviour, StubServer
 
 CONCURRENCY = 8
 KILLS = 5
@@ -21,6 +22,7 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from embedtune.files import write_jsonl
+from embedtune.errors import ServiceError
 from embedtune.llm.openai import OpenAIChat
 from embedtune.llm.recorded import LLMSettings, RecordedChat
 from embedtune.queries import QuerySettings, generate_queries
@@ -114,16 +116,29 @@ def test_faults_that_pass_leave_no_trace_in_the_queries(tmp_path, calm):
     assert generation.usage.waits >= 1
 
 
-def test_every_fault_at_once_is_survived_and_accounted_for(tmp_path):
-    kinds = tuple(kind for kind in FAULTS if kind != "trickle")
-    behaviour = Behaviour(faults=0.7, kinds=kinds, stubborn=True, retry_after=0.05)
-    patient = {"retries": 2}
-    with StubServer(behaviour) as server:
-        # rate limits that stay would stop the run, so they may pass
-        server.behaviour.kinds = tuple(kind for kind in kinds if not kind.startswith("429"))
-        generation = run(tmp_path / "s", server.url, **patient)
+def test_faults_that_stay_reject_their_chunks_and_nothing_else(tmp_path, calm):
+    kinds = ("html", "not-json", "no-content", "refusal", "filtered", "length", "no-schema",
+             "surrogate", "fenced", "bad-usage", "too-many", "too-few")  # fmt: skip
+    with StubServer(Behaviour(faults=0.7, kinds=kinds, stubborn=True)) as server:
+        generation = run(tmp_path / "s", server.url)
     codes = {reject.code for reject in generation.rejects}
-    assert codes >= {"http-500", "html", "not-json", "refusal", "content-filter", "cut", "schema"}
-    assert generation.counts.accepted == len(generation.queries) > 0
+    assert codes == {"html", "not-json", "no-content", "refusal", "content-filter", "cut",
+                     "schema", "surplus"}  # fmt: skip
+    assert generation.counts.accepted == len(generation.queries)
+    assert any("repaired" in query.flags for query in generation.queries)
     for query in generation.queries:
         json.dumps(query.text, ensure_ascii=False).encode("utf-8")
+    hit = {reject.item for reject in generation.rejects}
+    plain = [query for query in calm.queries if query.chunk not in hit]
+    assert {query.text for query in plain} >= {
+        query.text for query in generation.queries if query.chunk not in hit and not query.flags
+    }
+
+
+def test_a_dead_service_ends_with_a_service_error_and_can_be_resumed(tmp_path, calm):
+    with StubServer(Behaviour(faults=0.3, kinds=("500",), stubborn=True)) as server:
+        server.behaviour.faults = 1.0
+        with pytest.raises(ServiceError, match=r"127\.0\.0\.1.*500.*later"):
+            run(tmp_path / "s", server.url, retries=1)
+        server.behaviour.faults = 0.0
+        assert run(tmp_path / "s", server.url).queries == calm.queries

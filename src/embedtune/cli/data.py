@@ -42,7 +42,9 @@ def chunk(
     """
     from embedtune.pipeline.parts import chunk_into
 
-    return _finish(chunk_into(documents, out, _settings(config, overrides), Console(quiet=quiet)), json)
+    return _finish(
+        chunk_into(documents, out, _settings(config, overrides), Console(quiet=quiet)), json
+    )
 
 
 def generate(
@@ -61,7 +63,9 @@ def generate(
     """
     from embedtune.pipeline.parts import generate_into
 
-    return _finish(generate_into(chunks, out, _settings(config, overrides), Console(quiet=quiet)), json)
+    return _finish(
+        generate_into(chunks, out, _settings(config, overrides), Console(quiet=quiet)), json
+    )
 
 
 def split(
@@ -79,7 +83,9 @@ def split(
     """
     from embedtune.pipeline.parts import split_into
 
-    return _finish(split_into(chunks, queries, out, _settings(config, overrides), Console(quiet=quiet)), json)
+    return _finish(
+        split_into(chunks, queries, out, _settings(config, overrides), Console(quiet=quiet)), json
+    )
 
 
 def _settings(config: Path | None, overrides: list[str]):

@@ -17,7 +17,9 @@ def train(
     base: Annotated[str, typer.Option("--base", help="Model name or folder to start from.")],
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget a half-done training in OUT.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget a half-done training in OUT.")
+    ] = False,
     strict: Strict = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -30,7 +32,9 @@ def train(
     from embedtune.pipeline.parts import train_into
 
     settings = load_config(config, overrides)
-    trained = train_into(data, base, out, settings, Console(quiet=quiet), fresh=fresh, strict=strict)
+    trained = train_into(
+        data, base, out, settings, Console(quiet=quiet), fresh=fresh, strict=strict
+    )
     emit(trained.facts, as_json=json, text=lambda: trained.text())
     return 4 if trained.unusable else 0
 
@@ -109,7 +113,9 @@ def compare(
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     data: Data,
-    system: Annotated[str, typer.Option("--system", help="bm25, MODEL, hybrid:MODEL, openai:MODEL.")],
+    system: Annotated[
+        str, typer.Option("--system", help="bm25, MODEL, hybrid:MODEL, openai:MODEL.")
+    ],
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many passages.")] = 5,
     json: Json = False,
     quiet: Quiet = False,
@@ -138,7 +144,10 @@ def search(
         as_json=json,
         text=lambda: table(
             ["passage", "score"],
-            [[visible(" ".join(chunk.embedded.split()), 90), f"{score:.3f}"] for chunk, score in hits],
+            [
+                [visible(" ".join(chunk.embedded.split()), 90), f"{score:.3f}"]
+                for chunk, score in hits
+            ],
         ),
     )
     return 0

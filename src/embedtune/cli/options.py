@@ -14,7 +14,9 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Set one setting, e.g. chunks.tokens=128."),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made whole or not at all.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder to write; made whole or not at all.")
+]
 Data = Annotated[
     Path, typer.Option("--data", help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv.")
 ]

@@ -17,7 +17,9 @@ Require = Annotated[
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory.")] = Path("embedtune-demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory.")] = Path(
+        "embedtune-demo"
+    ),
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     json: Json = False,
     quiet: Quiet = False,
@@ -51,8 +53,12 @@ def run(
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Pay again where settings changed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and cost.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Pay again where settings changed.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and cost.")
+    ] = False,
     require: Require = "",
     json: Json = False,
     quiet: Quiet = False,
@@ -85,7 +91,11 @@ def _run(settings, console: Console, json: bool, *, yes: bool = False, require: 
 
     wanted = Required(require)
     outcome = run_pipeline(settings, console, assume_yes=yes, command=command)
-    emit(outcome.as_json(), as_json=json, text=lambda: judgement_text(outcome.judgement, outcome.report))
+    emit(
+        outcome.as_json(),
+        as_json=json,
+        text=lambda: judgement_text(outcome.judgement, outcome.report),
+    )
     wanted.check(outcome.judgement.verdict.verdict)
     return 4 if outcome.unusable_input else 0
 
@@ -101,7 +111,9 @@ class Required:
 
     def check(self, verdict: str) -> None:
         if self.names and verdict not in self.names:
-            raise RequirementError(f"the verdict is {verdict}, not {' or '.join(sorted(self.names))}")
+            raise RequirementError(
+                f"the verdict is {verdict}, not {' or '.join(sorted(self.names))}"
+            )
 
 
 def judgement_text(judgement, report: Path | None = None) -> str:

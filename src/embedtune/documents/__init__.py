@@ -1,6 +1,6 @@
 """Documents: files read to text with pages and sections, and cut into chunks."""
 
-from embedtune.documents.chunk import ChunkSettings, Chunking, chunk_documents
+from embedtune.documents.chunk import Chunking, ChunkSettings, chunk_documents
 from embedtune.documents.read import DocumentSettings, Reading, read_documents
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from embedtune.documents.outline import ARTICLE_RANK, TABLE_RULE, Block, blocks_of
+from embedtune.documents.outline import TABLE_RULE, Block, blocks_of
 from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError
 from embedtune.files import visible
@@ -236,6 +236,14 @@ class _Part:
         return self.atoms[-1].end
 
 
+def _main_path(atoms: Sequence[_Atom]) -> _Path:
+    """The headings over most of the text; of equals, the first."""
+    costs: Counter[_Path] = Counter()
+    for atom in atoms:
+        costs[atom.path] += atom.cost
+    return max(costs, key=lambda path: costs[path])
+
+
 class _Cutter:
     """Cuts one document."""
 
@@ -266,17 +274,18 @@ class _Cutter:
             self.text.encode("utf-8")
         except UnicodeEncodeError as error:
             yield Span(self.document.id, *whole)
-            yield _reject(self.document, "bad-text", *whole,
-                          f"half a character (lone surrogate) at {error.start}", unusable=True)  # fmt: skip
+            why = f"half a character (lone surrogate) at {error.start}"
+            yield _reject(self.document, "bad-text", *whole, why, unusable=True)
             return
         parts = [part for section in self._merged(self._sections()) for part in self._pack(section)]
         for part in self._joined(self._fitted(parts)):
             text = self.text[part.start : part.end]
-            if useful_characters(text) < self.settings.min_characters or not has_content(text):
+            short = useful_characters(text) < self.settings.min_characters
+            if short or not has_content(text):
+                few = f"fewer than {self.settings.min_characters} letters and digits"
+                code, why = ("too-short", few) if short else ("no-content", "no letters")
                 yield Span(self.document.id, part.start, part.end)
-                yield _reject(self.document, "too-short", part.start, part.end,
-                              f"fewer than {self.settings.min_characters} letters and digits",
-                              unusable=False)  # fmt: skip
+                yield _reject(self.document, code, part.start, part.end, why, unusable=False)
             elif (chunk := self._chunk(part)).tokens > self.budget:
                 yield Span(self.document.id, part.start, part.end)
                 yield _reject(self.document, "over-budget", part.start, part.end,
@@ -322,7 +331,7 @@ class _Cutter:
             if len(above) < len(waiting) and not any(one.body for one in waiting):
                 # a list of headings, such as a table of contents; the last may belong to this one
                 before = [one for one in waiting if one not in above]
-                if self._useful(before) >= self.settings.min_characters and section.body:
+                if len(before) > 2 and section.body:
                     groups.append(before)
                     waiting = above
             waiting.append(section)
@@ -626,7 +635,7 @@ class _Cutter:
             end=part.end,
             title=title,
             text=text,
-            section=tuple(label for _, label in (body or part.atoms)[0].path),
+            section=tuple(label for _, label in _main_path(body or part.atoms)),
             page=self.document.pages[page - 1][1] if page else None,
             language=language_of(text),
             kind=kinds.pop() if len(kinds) == 1 else "text",

@@ -34,7 +34,7 @@ class Cleaned(NamedTuple):
 
 
 def clean(text: str) -> Cleaned:
-    """Line ends as ``\\n``, form feeds too; control characters as U+FFFD; radicals as ideographs."""
+    """Line ends and form feeds as ``\\n``, control characters as U+FFFD, radicals as ideographs."""
     text = re.sub("\r\n?|\x0c|\x85", "\n", text)
     removed = text.count(_MARK)
     if removed:

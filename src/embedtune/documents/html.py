@@ -16,7 +16,8 @@ HIDDEN_STYLE = re.compile(
     re.IGNORECASE,
 )
 DECLARED = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w:.-]{2,40})", re.IGNORECASE)
-MAX_DEPTH = 400  # of nested elements; deeper pages are flattened before they are walked
+INLINE = ("a", "b", "strong", "em", "i", "u", "s", "del", "mark", "font", "span")
+_CJK = "[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]"
 
 
 def read_html(data: bytes, broken_bytes: str, *, tables: bool) -> Part:
@@ -93,8 +94,13 @@ def html_to_markdown(html: str, part: Part, *, tables: bool) -> None:
             part.note(f"{dropped} navigation, header and footer elements dropped")
     for image in root.find_all("img"):
         image.replace_with(image.get("alt") or "")
-    for link in root.find_all("a"):
-        link.unwrap()
+    for mark in root.find_all(INLINE):
+        mark.unwrap()
+    root.smooth()
+    for string in root.find_all(string=True):
+        if not string.find_parent("pre"):
+            joined = re.sub(rf"(?<={_CJK})[ \t]*\n\s*(?={_CJK})", "", string)
+            string.replace_with(re.sub(r"\s+", " ", joined))
     if tables:
         for table in root.find_all("table"):
             _promote_header(soup, table)
@@ -106,7 +112,7 @@ def html_to_markdown(html: str, part: Part, *, tables: bool) -> None:
     if not tables:
         for row in root.find_all("tr"):
             cells = [cell.get_text(" ", strip=True) for cell in row.find_all(["td", "th"])]
-            row.replace_with(soup.new_tag("p", string="  ".join(cells)))
+            row.replace_with(soup.new_tag("p", string=" ".join(cells)))
     try:
         text = converter.convert_soup(root)
     except RecursionError:
@@ -133,6 +139,8 @@ def _promote_header(soup: object, table: object) -> None:
         for cell in rows[0].find_all("td", recursive=False):
             cell.name = "th"
     for cell in table.find_all(["td", "th"]):  # type: ignore[attr-defined]
+        for string in cell.find_all(string=lambda text: "|" in text):
+            string.replace_with(string.replace("|", "\\|"))
         for mark in cell.find_all(["p", "br", "li", "div"]):
             mark.insert_before(" ")  # blocks in a cell become one line
             mark.unwrap() if mark.name != "br" else mark.decompose()

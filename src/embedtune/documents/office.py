@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from xml.parsers.expat import ExpatError
 
 from embedtune.documents.html import html_to_markdown
 from embedtune.documents.reading import Broken, Part
@@ -37,7 +38,7 @@ def read_docx(data: bytes, *, tables: bool) -> Part:
             convert_image=mammoth.images.img_element(lambda _: {}),
         )
     except (KeyError, ValueError, zipfile.BadZipFile, OSError, EOFError, AttributeError,
-            IndexError, TypeError, SyntaxError, NotImplementedError) as error:  # fmt: skip
+            IndexError, TypeError, ExpatError, NotImplementedError) as error:  # fmt: skip
         # mammoth lets whatever its XML reader meets through
         raise Broken(
             "broken-docx", f"cannot be read ({type(error).__name__}: {error}); save it again"

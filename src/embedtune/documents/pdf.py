@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 from embedtune.documents.clean import clean
@@ -16,6 +17,8 @@ from embedtune.documents.outline import ARTICLE, named_rank
 from embedtune.documents.reading import Broken, Part
 
 EDGE = 4  # lines at the top and bottom of a page that may be running heads
+LONGEST_HEAD = 80  # characters of a running head
+LETTERS_BESIDE_NUMBER = 24  # in a line with a page number; a Chinese character is two
 LARGE = 1.3  # times the size of the body: a title, above all numbered headings
 LARGER = 1.05
 TITLE_PAGES = 2  # the document's title stands on one of the first
@@ -23,7 +26,7 @@ TITLE_RANKS = 3  # sizes of titles told apart: ranks 1, 2, 3
 LARGER_RANK = 23  # beside numbered headings (outline.py)
 BOLD_RANK = 28
 HYPHEN = "\ufffe"  # stands for a hyphen at a line end
-SOFT_HYPHENS = (0x02, 0xAD, 0xFFFE)  # pdfium's signs for it
+SOFT_HYPHENS = (0x02, 0xFFFE)  # pdfium's signs for it
 
 
 @dataclass(slots=True)
@@ -100,8 +103,9 @@ def _page(document: object, index: int) -> _Page:
     codes = [pdfium.FPDFText_GetUnicode(handle, place) for place in range(count)]
     start = 0
     for place in range(count + 1):
-        if place == count or codes[place] == 10:
-            if line := _line(handle, codes, start, place):
+        if place == count or codes[place] == 10 or codes[place] in SOFT_HYPHENS:
+            # a hyphen at a line end stands in the place of the line end
+            if line := _line(handle, codes, start, min(place + 1, count)):
                 result.lines.append(line)
             start = place + 1
     textpage.close()
@@ -114,7 +118,9 @@ def _line(handle: object, codes: Sequence[int], start: int, end: int) -> _Line |
 
     text = clean(
         "".join(
-            HYPHEN if code in SOFT_HYPHENS else chr(code) for code in codes[start:end] if code != 13
+            HYPHEN if code in SOFT_HYPHENS else chr(code)
+            for code in codes[start:end]
+            if code not in (10, 13)
         )
     ).text
     shown = [
@@ -179,19 +185,20 @@ def _name_missing(pages: list[_Page], part: Part, ocr: str) -> None:
         what = "no page" if not failed else "no readable page"
         raise Broken(
             "no-text",
-            f"{what} of {len(pages)} has text (scanned, or empty; pages {ranges(p.number for p in empty)}); "
-            f"{why}: give the text itself",
+            f"{what} of {len(pages)} has text (scanned, or empty; pages "
+            f"{ranges(page.number for page in empty)}); {why}: give the text itself",
         )
     if scans:
         part.reject(
             "pages-without-text",
-            f"{len(scans)} of {len(pages)} pages ({len(scans) / len(pages):.0%}) have no text layer: "
-            f"pages {ranges(scans)}; {why}; the other pages are kept",
+            f"{len(scans)} of {len(pages)} pages ({len(scans) / len(pages):.0%}) have no text "
+            f"layer: pages {ranges(scans)}; {why}; the other pages are kept",
         )
     if failed:
         part.reject(
             "broken-pages",
-            f"{len(failed)} of {len(pages)} pages cannot be read: pages {ranges(failed)}; the others are kept",
+            f"{len(failed)} of {len(pages)} pages cannot be read: pages {ranges(failed)}; "
+            "the others are kept",
         )
         part.meta["partial"] = "true"
     if blank:
@@ -215,56 +222,78 @@ def _letters(text: str) -> bool:
 
 # ---- running heads
 
+_NUMBER = re.compile(r"\d+")
+_BARE_NUMBER = re.compile(r"\W*(?:page|p\.|第)?\s*\d+\s*(?:页|(?:of|/)\s*\d+)?\W*", re.IGNORECASE)
+
 
 def _drop_running_heads(pages: list[_Page], part: Part) -> None:
-    """Remove lines that stand at the edge of many pages, and page numbers."""
+    """Remove lines that stand at the edges of many pages, and page numbers; count them."""
+    usual = _usual_size(line for page in pages for line in page.lines)
+    edges = [_edges(page, usual) for page in pages]
+    if len(pages) == 2:  # too few to tell a head from a heading
+        edges = [(0, foot) for _, foot in edges]
+    running = _recurring(pages, edges)
     dropped = 0
-    shown: Counter[str] = Counter()
-    while True:
-        heads = _recurring(pages, top=True)
-        feet = _recurring(pages, top=False)
-        before = dropped
-        for page in pages:
-            if page.lines and (page.number, True) in heads:
-                shown[page.lines.pop(0).text] += 1
-                dropped += 1
-            if page.lines and (page.number, False) in feet:
-                shown[page.lines.pop().text] += 1
-                dropped += 1
-        if dropped == before:
-            break
+    for page, (head, foot) in zip(pages, edges, strict=True):
+        first, last = 0, len(page.lines)
+        while first < head and (page.number, first) in running:
+            first += 1
+        while last > len(page.lines) - foot and (page.number, last - 1) in running:
+            last -= 1
+        dropped += len(page.lines) - (last - first)
+        page.lines = page.lines[first:last]
     if dropped:
         part.meta["running_heads"] = str(dropped)
         part.note(f"{dropped} running heads and page numbers removed")
 
 
-_NUMBER = re.compile(r"\d+")
+def _edges(page: _Page, usual: float) -> tuple[int, int]:
+    """How many lines at the top and the bottom may be running ones.
 
-
-def _recurring(pages: list[_Page], *, top: bool) -> set[tuple[int, bool]]:
-    """(page number, top) of the pages whose first (or last) line is a running one.
-
-    Equal lines on at least 3 pages and 6 % of all; or lines equal but for one number that
-    grows with the page, on at least 3 pages.
+    Those before a gap; one where there is none. A line is left to the page, unless it is bare.
     """
-    exact: dict[str, list[int]] = {}
-    counted: dict[tuple[str, int, int], list[int]] = {}
-    for page in pages:
-        if not page.lines:
-            continue
-        text = page.lines[0 if top else -1].text
-        if len(text) > 150:
-            continue
-        exact.setdefault(text, []).append(page.number)
-        for place, match in enumerate(_NUMBER.finditer(text)):
-            if len(match[0]) > 5:
+    lines = page.lines
+    if len(lines) == 1:
+        return 0, int(bool(_BARE_NUMBER.fullmatch(lines[0].text)))
+    gap = _Layout(lines, usual).gap * 1.4
+
+    def before_gap(numbers: Iterable[int]) -> int:
+        for count, number in enumerate(numbers, 1):
+            if abs(lines[number].base - lines[number + 1].base) > gap:
+                return count
+        return 1
+
+    head = before_gap(range(min(EDGE, len(lines) - 1)))
+    foot = before_gap(range(len(lines) - 2, max(-1, len(lines) - 2 - EDGE), -1))
+    foot = min(foot, len(lines) - 1)
+    return min(head, len(lines) - 1 - foot), foot
+
+
+def _recurring(pages: list[_Page], edges: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    """(page number, line index) of the running lines among those at the edges.
+
+    Equal lines on at least 3 pages (both of two) and 6 % of all; or short lines, equal but for one
+    number that grows with the page, on as many.
+    """
+    exact: dict[str, list[tuple[int, int]]] = {}
+    counted: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for page, (head, foot) in zip(pages, edges, strict=True):
+        last = len(page.lines)
+        for index in {*range(head), *range(last - foot, last)}:
+            text = page.lines[index].text
+            if len(text) <= LONGEST_HEAD:
+                exact.setdefault(text, []).append((page.number, index))
+            if sum(map(_columns, filter(str.isalpha, text))) > LETTERS_BESIDE_NUMBER:
                 continue
-            frame = f"{text[: match.start()]}#{text[match.end() :]}"
-            counted.setdefault((frame, place, int(match[0]) - page.number), []).append(page.number)
-    least = max(3, round(len(pages) * 0.06))
-    found = {number for numbers in exact.values() if len(numbers) >= least for number in numbers}
-    found |= {number for numbers in counted.values() if len(numbers) >= 3 for number in numbers}
-    return {(number, top) for number in found}
+            for match in _NUMBER.finditer(text):
+                if len(match[0]) <= 5:
+                    frame = f"{text[: match.start()]}#{text[match.end() :]}"
+                    key = (frame, int(match[0]) - page.number)
+                    counted.setdefault(key, []).append((page.number, index))
+    few = min(3, max(2, len(pages)))
+    least = max(few, round(len(pages) * 0.06))
+    found = {place for places in exact.values() if len(places) >= least for place in places}
+    return found | {place for places in counted.values() if len(places) >= few for place in places}
 
 
 # ---- paragraphs
@@ -329,7 +358,7 @@ class _Layout:
         self.size = _usual_size(lines) if len(long) > 5 else usual
         gaps = [
             upper.base - lower.base
-            for upper, lower in zip(lines, lines[1:], strict=False)
+            for upper, lower in pairwise(lines)
             if 0 < upper.base - lower.base < 3 * self.size
         ]
         self.gap = _low(gaps, 0.4) or self.size * 1.2
@@ -356,7 +385,9 @@ def _rank(lines: list[_Line], number: int, layout: _Layout, titles: list[float])
     line = lines[number]
     text = line.text
     large, larger = line.size >= layout.size * LARGE, line.size >= layout.size * LARGER
-    if not (larger or line.bold) or not _letters(text) or ARTICLE.match(text):
+    if not (larger or line.bold) or not text[:1].isalnum() or not _letters(text):
+        return 0
+    if ARTICLE.match(text):
         return 0
     if layout.stretched(line) or text.endswith(("。", "；", "，", "、", ",", ";")):
         return 0
@@ -403,7 +434,10 @@ def _joint(above: _Line, line: _Line, layout: _Layout, *, new_page: bool) -> str
         gap = above.base - line.base
         if gap > layout.gap * 1.4 or gap < -em:
             return "\n\n"
-    if layout.stretched(above) or layout.stretched(line) or _BULLET.match(line.text):
+    if above.text.endswith(HYPHEN):
+        return HYPHEN if line.text[:1].islower() else ""
+    row = layout.stretched(above) or layout.stretched(line) or _FIGURES.search(above.text)
+    if row or _BULLET.match(line.text):
         return "\n"
     first = min(layout.left, above.left) if not new_page else layout.left
     if first + em < line.left < first + 6 * em and line.left > layout.left + em:
@@ -413,13 +447,12 @@ def _joint(above: _Line, line: _Line, layout: _Layout, *, new_page: bool) -> str
         return "\n\n" if ended or new_page else "\n"  # the next word would have had room
     if ended and above.bold != line.bold:
         return "\n"
-    if above.text.endswith((HYPHEN, "-")) and line.text[:1].islower():
-        return HYPHEN
     if _unspaced(above.text[-1:]) or _unspaced(line.text[:1]):
         return ""
     return " "
 
 
+_FIGURES = re.compile(r"(?:[ (][$(]?[\d,.]*\d\)?\s?%?|\s—\s?%?){2,}$")  # a row of a table ends so
 _BULLET = re.compile(r"[•●▪◦‣∙·–—]\s|\(?[a-z0-9ivx]{1,4}[.)]\s|（[一二三四五六七八九十]+）|[①-⑳]")
 
 

@@ -117,7 +117,12 @@ def read_table(data: bytes, broken_bytes: str, *, tabs: bool) -> Iterator[Part |
         return
     title = _named(columns, TITLE_COLUMNS)
     notes.append((None, f"{len(rows)} rows with a column {visible(body)!r}: one document a row"))
-    for number, (line, row) in enumerate(rows):
+    for line, row in rows:
+        if not row[body].strip():
+            yield Reject(
+                "read", "no-text", f"the column {visible(body)!r} is empty", line=line, field=body
+            )
+            continue
         others = [
             f"{name}: {' '.join(value.split())}"
             for name, value in row.items()
@@ -129,8 +134,9 @@ def read_table(data: bytes, broken_bytes: str, *, tabs: bool) -> Iterator[Part |
             title=row[title] if title else "",
             line=line,
             meta={**meta, **_row_id(row)},
-            notes=notes if not number else [],
+            notes=notes,
         )
+        notes = []  # once is enough
 
 
 def _table_row(cells: "Iterator[str] | list[str]") -> str:
@@ -160,8 +166,10 @@ def read_json_lines(data: bytes, broken_bytes: str) -> Iterator[Part | Reject]:
                 if body is None
                 else f"{visible(repr(value), 30)}"
             )
-            rejects.append(Reject("read", "field", f"{shown}; each line needs a text that is not empty",
-                                  line=line, field=body or "text", excerpt=visible(str(row))))  # fmt: skip
+            why = f"{shown}; each line needs a text that is not empty"
+            rejects.append(
+                Reject("read", "field", why, line=line, field=body or "text", excerpt=visible(row))
+            )
             continue
         title = next((row[name] for name in TITLE_COLUMNS if isinstance(row.get(name), str)), "")
         yield Part(kind="jsonl", text=value, title=title, line=line,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,10 +41,10 @@ logger = logging.getLogger(__name__)
 class DocumentSettings(Settings):
     """What is read, and within which limits."""
 
-    paths: tuple[str, ...] = Field((), description="Files and folders with the documents.")
+    paths: tuple[Path, ...] = Field((), description="Files and folders with the documents.")
     include: tuple[str, ...] = Field(
         (),
-        description="Only files whose path matches one of these patterns (docs/*.md); all if empty.",
+        description="Only files whose path matches one of these patterns (*.md); all if empty.",
     )
     exclude: tuple[str, ...] = Field((), description="No files whose path matches one of these.")
     tables: bool = Field(
@@ -98,6 +98,9 @@ class _Listing:
     unknown: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
     repeated_links: int = 0
+
+    def reject(self, source: str, code: str, message: str) -> None:
+        self.rejects.append(Reject(STAGE, code, message, file=source))
 
 
 def read_documents(
@@ -210,7 +213,7 @@ class _Account:
 
 def _list(paths: Sequence[Path], settings: DocumentSettings) -> _Listing:
     listing = _Listing()
-    seen: set[tuple[int, int]] = set()
+    seen: set[Path] = set()  # resolved
     for path in paths:
         if path.is_dir():
             _walk(path, path.resolve(), path, listing, settings, seen)
@@ -232,22 +235,21 @@ def _walk(
     given: Path,
     listing: _Listing,
     settings: DocumentSettings,
-    seen: set[tuple[int, int]],
+    seen: set[Path],
 ) -> None:
     """Files below ``folder``, by name; ``root`` is the resolved folder that was given."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        real = folder.resolve()
+        if real in seen:
             listing.repeated_links += 1
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(real)
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
-            listing.rejects.append(Reject(STAGE, "unreadable", f"folder: {error.strerror}",
-                                          file=_shown(folder, given)))  # fmt: skip
+            listing.reject(_shown(folder, given), "unreadable", f"folder: {error.strerror}")
             continue
         folders = []
         for entry in entries:
@@ -255,8 +257,8 @@ def _walk(
             if entry.name.startswith("."):
                 listing.hidden += 1
             elif entry.is_symlink() and not _inside(path, root):
-                listing.rejects.append(Reject(STAGE, "outside-link", "a link that leads outside the folder; "
-                                              "give its target itself", file=_shown(path, given)))  # fmt: skip
+                why = "a link that leads outside the folder, or nowhere; give its target itself"
+                listing.reject(_shown(path, given), "outside-link", why)
             elif entry.is_dir():
                 folders.append(path)
             else:
@@ -280,7 +282,7 @@ def _take(
     source: str,
     listing: _Listing,
     settings: DocumentSettings,
-    seen: set[tuple[int, int]],
+    seen: set[Path],
     *,
     asked: bool,
 ) -> None:
@@ -291,26 +293,20 @@ def _take(
     try:
         status = path.stat()
     except OSError as error:
-        listing.rejects.append(
-            Reject(STAGE, "unreadable", error.strerror or str(error), file=source)
-        )
+        listing.reject(source, "unreadable", error.strerror or str(error))
         return
     kind = TYPES.get(path.suffix.lower())
     if not stat.S_ISREG(status.st_mode):
-        listing.rejects.append(
-            Reject(STAGE, "special-file", "a pipe, socket or device, not a file", file=source)
-        )
+        listing.reject(source, "special-file", "a pipe, socket or device, not a file")
     elif kind is None and asked:
-        listing.rejects.append(Reject(STAGE, "unknown-type", f"unknown extension {visible(path.suffix)!r}; known are "
-                                      + " ".join(sorted(TYPES)), file=source))  # fmt: skip
+        why = f"unknown extension {visible(path.suffix)!r}; known are {' '.join(sorted(TYPES))}"
+        listing.reject(source, "unknown-type", why)
     elif kind is None:
         listing.unknown[visible(path.suffix.lower(), 20) or "(none)"] += 1
-    elif (status.st_dev, status.st_ino) in seen:
+    elif path.resolve() in seen:
         listing.repeated_links += 1
     else:
-        if status.st_nlink > 1 or path.is_symlink():
-            seen.add((status.st_dev, status.st_ino))
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(path.resolve())
         listing.files.append(_Found(path, source, kind, (status.st_size, status.st_mtime_ns)))
 
 
@@ -361,7 +357,8 @@ class _Worker:
             **self.settings.model_dump(include={"tables", "ocr", "broken_bytes"}),
         }
         process = self._started()
-        assert process.stdin and process.stdout  # both are pipes
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("the reader was started without pipes")
         late = threading.Event()
 
         def stop() -> None:
@@ -382,10 +379,14 @@ class _Worker:
             return json.loads(line)
         self._end()
         if late.is_set():
-            return {"code": "limits", "message": f"took more than {self.settings.max_seconds} s and was "
-                                                 "stopped (documents.max_seconds)"}  # fmt: skip
-        return {"code": "limits", "message": "its parser broke down, most likely over the memory limit of "
-                                             f"{self.settings.max_megabytes} MB (documents.max_megabytes)"}  # fmt: skip
+            seconds = self.settings.max_seconds
+            why = f"took more than {seconds} s and was stopped (documents.max_seconds)"
+        else:
+            why = (
+                "its parser broke down, most likely over the memory limit of "
+                f"{self.settings.max_megabytes} MB (documents.max_megabytes)"
+            )
+        return {"code": "limits", "message": why}
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:

@@ -13,7 +13,6 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from embedtune.documents.reading import Broken, Part
@@ -67,8 +66,8 @@ def _bytes(task: dict[str, Any]) -> bytes:
         if not stat.S_ISREG(before.st_mode):
             raise Broken("special-file", "not a regular file")
         if before.st_size > task["most_bytes"]:
-            raise Broken("limits", f"{before.st_size:,} bytes; the memory limit is {task['most_bytes']:,} "
-                                   "(documents.max_megabytes)")  # fmt: skip
+            most = f"{task['most_bytes']:,} (documents.max_megabytes)"
+            raise Broken("limits", f"{before.st_size:,} bytes; the memory limit is {most}")
         data = file.read()
         after = os.fstat(handle)
     listed = task["listed"]
@@ -145,8 +144,6 @@ def main() -> None:
         answers.write(line + b"\n")
         answers.flush()
         del answer, line
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")
-    Path()
 
 
 if __name__ == "__main__":

@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from embedtune.embed import Matrix, Similarity
-from embedtune.embed.models import (
-    ResolvedModel,
-    load_resolved,
-    read_json_object,
-    resolve_model,
-)
+from embedtune.embed.checks import read_json_object
+from embedtune.embed.models import ResolvedModel, load_resolved, resolve_model
 from embedtune.errors import ConfigError, ResourceError
 from embedtune.files import clean_text
 from embedtune.records import Progress, Role, no_progress
@@ -86,15 +82,39 @@ class LocalEmbedder:
         )  # fmt: skip
 
 
+class MemoryEmbedder:
+    """A model that is loaded already and may change, as in training. Never cache its vectors.
+
+    Args:
+        name: Shown in messages; the caller keeps it different for different weights.
+    """
+
+    def __init__(
+        self,
+        model: "SentenceTransformer",
+        name: str,
+        precision: Precision = "fp32",
+        *,
+        batch_size: int = 32,
+    ) -> None:
+        self.model = model
+        self.name = name
+        self._precision = precision
+        self._batch_size = batch_size
+        self.dimension = dimension_of(model)
+        self.max_tokens = int(model.max_seq_length or 512)
+        self.similarity: Similarity = _known_similarity(model.similarity_fn_name)
+
+    def embed(self, texts: Sequence[str], role: Role) -> Matrix:
+        return encode(
+            self.model, texts, role, batch_size=self._batch_size, precision=self._precision
+        )
+
+
 def dimension_of(model: "SentenceTransformer") -> int:
     """Numbers a vector of ``model`` has."""
     dimension = model.truncate_dim or model.get_embedding_dimension()
     return int(dimension) if dimension else int(model.encode(["?"]).shape[1])
-
-
-def similarity_of(model: "SentenceTransformer") -> Similarity:
-    """How vectors of ``model`` are to be compared, as its configuration says."""
-    return _known_similarity(model.similarity_fn_name)
 
 
 def _known_similarity(name: object) -> Similarity:
@@ -115,8 +135,7 @@ def encode(
 ) -> Matrix:
     """(n, dimension) float32 in the order of ``texts``, rows as the model gives them.
 
-    Equal texts are encoded once; batches hold texts of like length. Also the way to encode with
-    a model that lives in memory only, as in training.
+    Equal texts are encoded once; batches hold texts of like length.
     """
     import torch
 
@@ -153,31 +172,3 @@ def _translated_errors(batch_size: int) -> Iterator[None]:
             f"out of memory while encoding {batch_size} texts at once; lower the batch size "
             "(or the length of the chunks) and run the same command again"
         ) from error
-
-
-class MemoryEmbedder:
-    """A model that is in memory only: in training, or merged.
-
-    Args:
-        name: For cache keys and tables; another one for every state of the weights.
-    """
-
-    def __init__(
-        self, model: "SentenceTransformer", name: str, precision: Precision = "fp32"
-    ) -> None:
-        self.model, self.name, self._precision = model, name, precision
-
-    @property
-    def dimension(self) -> int:
-        return dimension_of(self.model)
-
-    @property
-    def max_tokens(self) -> int:
-        return int(self.model.max_seq_length or 512)
-
-    @property
-    def similarity(self) -> Similarity:
-        return similarity_of(self.model)
-
-    def embed(self, texts: Sequence[str], role: Role) -> Matrix:
-        return encode(self.model, texts, role, precision=self._precision)

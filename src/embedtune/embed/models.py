@@ -8,19 +8,17 @@ minutes: the hub is asked once, with a short time-out, before anything is fetche
 import functools
 import hashlib
 import importlib.util
-import json
 import logging
 import os
-import re
-import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from embedtune.embed.checks import check_model_folder, hash_of
 from embedtune.errors import ConfigError, IntegrityError, ResourceError, ServiceError
-from embedtune.files import read_json, sha256_of, visible
+from embedtune.files import visible
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,8 +30,6 @@ Source = Literal["path", "hub cache", "modelscope cache", "hub", "package"]
 HUB_SECONDS = 2.0
 DEFAULT_OWNER = "sentence-transformers"  # of names without a slash, as that library has it
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Packaged(NamedTuple):
@@ -66,8 +62,10 @@ class ResolvedModel:
 
     @property
     def label(self) -> str:
-        """Name and revision: the part of a cache key that says which model it was."""
-        return f"{self.name}@{self.revision[:16]}"
+        """Name and revision: the part of a cache key that says which model it was. A folder may
+        move, so only its last name is in it."""
+        name = self.path.resolve().name if self.source == "path" else self.name
+        return f"{name}@{self.revision[:16]}"
 
 
 def resolve_model(name: str) -> ResolvedModel:
@@ -220,16 +218,13 @@ def _in_package(name: str) -> ResolvedModel | None:
         return None
     folder = Path(found.origin).parent / package.folder
     weights = folder / "model.safetensors"
-    digest = _sha256(weights, weights.stat().st_mtime_ns)
+    digest = hash_of(weights)
     if digest != package.sha256:
         raise IntegrityError(
             f"{weights}: not the published weights of {name} (sha256 {digest[:16]}…, expected "
             f"{package.sha256[:16]}…); install the package again"
         )
     return ResolvedModel(name, folder, "package", digest)
-
-
-_sha256 = functools.cache(lambda path, changed: sha256_of(path))
 
 
 def _content_revision(folder: Path) -> str:
@@ -239,155 +234,9 @@ def _content_revision(folder: Path) -> str:
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith((".", "checkpoint-")) for part in parts)
         if path.suffix in (".safetensors", ".json", ".txt", ".model", ".bin") and not hidden:
-            digest = _sha256(path, path.stat().st_mtime_ns)
+            digest = hash_of(path)
             total.update(f"{'/'.join(parts)}\0{digest}\n".encode())
     return total.hexdigest()
-
-
-# ---- checks before loading
-
-
-def check_model_folder(
-    folder: Path, *, trust_remote_code: bool = False, modules_required: bool = True
-) -> None:
-    """Refuse a folder that would load as another model than it was, or run foreign code.
-
-    Raises:
-        IntegrityError: Names the file and what is wrong with it.
-    """
-    for module_folder, module_type in _modules(folder, modules_required):
-        if not trust_remote_code and not module_type.startswith("sentence_transformers."):
-            raise IntegrityError(
-                f"{folder / 'modules.json'}: wants the foreign code {visible(module_type)}; "
-                "not run unless trust_remote_code is set for this revision"
-            )
-        if not module_folder.is_dir() and not module_type.endswith(".Normalize"):
-            raise IntegrityError(f"{module_folder}: missing although modules.json names it; "
-                                 "copy the whole model folder")  # fmt: skip
-        if module_folder.is_dir():
-            _check_weights(module_folder)
-    config_file = folder / "config.json"
-    config = read_json_object(config_file) if config_file.is_file() else {}
-    if "auto_map" in config and not trust_remote_code:
-        raise IntegrityError(
-            f"{config_file}: the model wants its own Python code (auto_map); not run unless "
-            "trust_remote_code is set for this revision"
-        )
-    _check_vocabulary(folder)
-
-
-def _modules(folder: Path, required: bool) -> list[tuple[Path, str]]:
-    """(folder, type) of each module, in order; names that leave the folder are refused."""
-    file = folder / "modules.json"
-    if not file.is_file():
-        if required:
-            raise IntegrityError(
-                f"{folder}: no modules.json, so pooling, length and normalising are unknown and "
-                "would be guessed; expected a folder saved by sentence-transformers"
-            )
-        return [(folder, "sentence_transformers.models.Transformer")]
-    try:
-        entries = read_json(file)
-        named = [(str(entry["path"]), str(entry["type"])) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{file}: damaged ({visible(error)})") from error
-    modules = []
-    for path, kind in named:
-        parts = PurePosixPath(path.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", path):
-            raise IntegrityError(f"{file}: the module path {visible(path)!r} leaves the folder")
-        modules.append((folder / path, kind))
-    return modules
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A model's own JSON file; whatever is wrong with it is named with the path."""
-    try:
-        value = read_json(path)
-    except (ValueError, OSError) as error:
-        raise IntegrityError(f"{path}: cannot be read ({visible(error)})") from error
-    if not isinstance(value, dict):
-        raise IntegrityError(f"{path}: expected an object, found {type(value).__name__}")
-    return value
-
-
-def _check_weights(folder: Path) -> None:
-    weights = sorted(folder.glob("*.safetensors"))
-    for path in weights:
-        safetensors_header(path)
-        target = path.resolve().name  # the hub cache names blobs by their hash
-        if path.is_symlink() and SHA256.fullmatch(target):
-            resolved = path.resolve()
-            if _sha256(resolved, resolved.stat().st_mtime_ns) != target:
-                raise IntegrityError(f"{path}: content does not match its hash; fetch it again")
-    pickles = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.suffix in PICKLES and path.name != "training_args.bin"
-    ]
-    if pickles and not weights:
-        raise IntegrityError(
-            f"{pickles[0]}: pickled weights can run code when loaded and are refused; convert "
-            "them to model.safetensors"
-        )
-
-
-def safetensors_header(path: Path) -> dict[str, Any]:
-    """Tensor name -> {dtype, shape, data_offsets}, after checking that the file is whole."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if size == 0:
-            raise IntegrityError(f"{path}: empty file where weights are due; copy it again")
-        if start.startswith(b"version "):
-            raise IntegrityError(f"{path}: a text pointer of a large-file store instead of the "
-                                 "weights; fetch the real file (git lfs pull)")  # fmt: skip
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if not 2 <= length <= size - 8:
-            raise IntegrityError(f"{path}: not a safetensors file, or cut short ({size} bytes)")
-        try:
-            header = json.loads(file.read(length))
-            tensors = {name: facts for name, facts in header.items() if name != "__metadata__"}
-            end = max((facts["data_offsets"][1] for facts in tensors.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError(f"{path}: damaged header ({visible(error)})") from error
-    if 8 + length + end != size:
-        raise IntegrityError(f"{path}: cut short or damaged, {size} bytes where its own header "
-                             f"says {8 + length + end}; copy it again")  # fmt: skip
-    return tensors
-
-
-def _check_vocabulary(folder: Path) -> None:
-    """The tokenizer must fit the embedding table; a foreign one gives plausible nonsense."""
-    weights, tokenizer = folder / "model.safetensors", folder / "tokenizer.json"
-    if not weights.is_file() or not tokenizer.is_file():
-        return
-    rows = [
-        int(facts["shape"][0])
-        for name, facts in safetensors_header(weights).items()
-        if name.endswith(("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight",
-                          "embedding.weight"))
-    ]  # fmt: skip
-    if not rows:
-        return
-    described = read_json_object(tokenizer)
-    vocabulary = described.get("model", {}).get("vocab", ())
-    ids = (
-        [id for id in vocabulary.values() if isinstance(id, int)]
-        if isinstance(vocabulary, dict)
-        else range(len(vocabulary))
-    )
-    added = [token.get("id", 0) for token in described.get("added_tokens", ())]
-    size = 1 + max((*ids, *added), default=0)
-    # tables are often padded by a little, for speed
-    if size > rows[0] or size < 0.9 * rows[0]:
-        raise IntegrityError(
-            f"{folder}: the tokenizer knows {size} tokens, the embedding table has {rows[0]} "
-            "rows; the tokenizer is of another model"
-        )
-
-
-# ---- loading
 
 
 def prepare_threads() -> None:
@@ -479,8 +328,20 @@ def load_resolved(
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
+    _read_control_tokens_as_text(loaded)
     _self_test(loaded, model)
     return loaded
+
+
+def _read_control_tokens_as_text(loaded: "SentenceTransformer") -> None:
+    """``[SEP]`` or ``[PAD]`` written in a document are characters like any other, so that no text
+    can steer its own vector. Models whose own prompts hold control tokens stay as they are."""
+    tokenizer = getattr(loaded, "tokenizer", None)
+    if not hasattr(tokenizer, "split_special_tokens"):
+        return
+    control = tokenizer.all_special_tokens
+    if not any(token in prompt for prompt in loaded.prompts.values() for token in control):
+        tokenizer.split_special_tokens = True
 
 
 def _self_test(loaded: "SentenceTransformer", model: ResolvedModel) -> None:

@@ -179,7 +179,7 @@ def _transformer_folder(model: Path) -> Path:
 
 
 def _max_tokens(model: Path, folder: Path) -> int:
-    """The smallest limit that the model's files give: sentence-transformers', tokenizer's, model's."""
+    """What sentence-transformers' file says, else the smaller of tokenizer's and model's."""
     sentence = _json(folder / "sentence_bert_config.json") or _json(
         model / "sentence_bert_config.json"
     )

@@ -33,8 +33,9 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "{candidate} alone ({b}), BM25 alone ({c}) and {base} with BM25 ({d}).",
         "worse": "Do not ship {candidate}: it is worse than {base}, {metric} {a} against {b}, a "
         "loss of {loss} ({ends}).",
-        "bm25-wins": "Do not ship {candidate}: BM25 wins, {metric} {c} against {a} for the tuned "
-        "model and {best_hybrid} for the better of the two hybrids.",
+        "bm25-wins": "Do not ship {candidate}: BM25 wins, {metric} {c} against {a} for "
+        "{candidate} and {best_hybrid} for the better of the two hybrids.",
+        "untuned": "No model was tuned: {base} stands as it is, {metric} {b}.",
         "same": "{candidate} ranks exactly as {base} does; there is nothing to ship.",
         "no-gain": "It is not shown that {candidate} is better than {base}: {metric} {a} against "
         "{b}, a difference of {gain} ({ends}).",
@@ -330,7 +331,9 @@ def _decide(
         _above(differences[name]) for name in ("hybrid", "hybrid_bm25", "hybrid_base_hybrid")
     )
     missing: Reasons = []  # what keeps the candidate alone from being shipped
-    if base.mean == 0 and base.low == base.high == 0:
+    if contest.candidate.name == contest.base.name:
+        missing.append(("untuned", {}))
+    elif base.mean == 0 and base.low == base.high == 0:
         missing.append(("same", {}))
     elif base.low <= 0:
         missing.append(("no-gain", gain))

@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
 from embedtune.embed import Embedder, Matrix, Similarity
-from embedtune.errors import ConfigError, IntegrityError, NothingUsable
+from embedtune.errors import ConfigError, NothingUsable
 from embedtune.evaluation import metrics
+from embedtune.evaluation.judged import checked_judgements, distinct_texts, groups_of_chunks
 from embedtune.evaluation.statistics import bootstrap_t, sums_by_group
 from embedtune.evaluation.systems import (
     Kind,
@@ -19,8 +20,7 @@ from embedtune.evaluation.systems import (
     open_embedder,
     parse_systems,
 )
-from embedtune.files import visible
-from embedtune.records import Chunk, Query, RetrievalSet, content_id
+from embedtune.records import Query, RetrievalSet, content_id
 from embedtune.results import SystemScores
 from embedtune.retrieve.bm25 import BM25
 from embedtune.retrieve.dense import check_vectors, nearest
@@ -29,9 +29,7 @@ from embedtune.settings import Auto, PositiveInt, Settings
 
 logger = logging.getLogger(__name__)
 
-BOILERPLATE = 3  # documents a text may stand in and still join them
 KEPT = 100  # hits a query that stay in the result
-EXAMPLES = 3  # shown in a message
 
 Ranking = list[tuple[str, float]]
 
@@ -123,12 +121,12 @@ class Evaluator:
         self.data = data
         self.settings = settings or EvaluationSettings()
         self._embedder_of = embedder_of
-        self._entries, self._copies = _distinct(data.chunks)
+        self._entries, self._copies = distinct_texts(data.chunks)
         self._twins: dict[str, set[str]] = defaultdict(set)
         for one, other in near_duplicates:
             self._twins[one].add(other)
             self._twins[other].add(one)
-        self._groups = groups or _groups_of_chunks(data, self._twins)
+        self._groups = groups or groups_of_chunks(data, self._twins)
         self._queries = {query.id: query for query in data.queries}
         self._judged: dict[str, dict[str, dict[str, int]]] = {}
         self._embedders: dict[tuple[str, str], Embedder] = {}
@@ -147,7 +145,7 @@ class Evaluator:
             IntegrityError: A relevant id is not in the corpus, or a judged query has no text.
         """
         if split not in self._judged:
-            self._judged[split] = _checked_judgements(self.data, split)
+            self._judged[split] = checked_judgements(self.data, split)
         return self._judged[split]
 
     def queries(self, split: str) -> tuple[Query, ...]:
@@ -410,81 +408,6 @@ class Evaluator:
             "e", split, [(c.id, c.embedded) for c in self.data.chunks],
             [(q, sorted(grades.items()), self._queries[q].text) for q, grades in judged.items()],
         )  # fmt: skip
-
-
-def _distinct(chunks: Sequence[Chunk]) -> tuple[dict[str, Chunk], dict[str, tuple[str, ...]]]:
-    """Id -> chunk of one chunk per text, and its id -> ids of all chunks of that text."""
-    copies: dict[str, list[str]] = {}
-    for chunk in chunks:
-        copies.setdefault(chunk.embedded, []).append(chunk.id)
-    by_id = {chunk.id: chunk for chunk in chunks}
-    entries = {min(ids): by_id[min(ids)] for ids in copies.values()}
-    return entries, {min(ids): tuple(sorted(ids)) for ids in copies.values()}
-
-
-def _checked_judgements(data: RetrievalSet, split: str) -> dict[str, dict[str, int]]:
-    if split not in data.qrels:
-        raise NothingUsable(
-            f"{data.name}: there is no split {visible(split)!r}; there are "
-            f"{', '.join(sorted(data.qrels)) or 'none'}"
-        )
-    known = {chunk.id for chunk in data.chunks}
-    asked = {query.id for query in data.queries}
-    judged = {
-        query: relevant
-        for query, grades in data.qrels[split].items()
-        if (relevant := {chunk: grade for chunk, grade in grades.items() if grade > 0})
-    }
-    if not judged:
-        raise NothingUsable(f"{data.name}: no query of split {split!r} has a relevant chunk")
-    lost = [
-        f"{visible(query)} -> {visible(chunk)}"
-        for query, relevant in judged.items()
-        for chunk in relevant
-        if chunk not in known
-    ]
-    if lost:
-        raise IntegrityError(
-            f"{data.name}: {len(lost)} relevant chunks of split {split!r} are not in the corpus, "
-            f"e.g. {', '.join(lost[:EXAMPLES])}; ids there look like "
-            f"{', '.join(visible(repr(id)) for id in sorted(known)[:EXAMPLES])}"
-        )
-    silent = [visible(query) for query in judged if query not in asked]
-    if silent:
-        raise IntegrityError(f"{data.name}: {len(silent)} judged queries of split {split!r} have "
-                             f"no text, e.g. {', '.join(silent[:EXAMPLES])}")  # fmt: skip
-    return judged
-
-
-def _groups_of_chunks(data: RetrievalSet, twins: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """Chunk id -> group: its document, joined with those that share a query or a near-duplicate.
-
-    A text with copies in more than three documents is boilerplate and joins nothing.
-    """
-    document = {chunk.id: chunk.document or chunk.id for chunk in data.chunks}
-    parent = {group: group for group in document.values()}
-
-    def root(group: str) -> str:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
-        return group
-
-    def join(chunks: Iterable[str]) -> None:
-        roots = sorted({root(document[chunk]) for chunk in chunks if chunk in document})
-        for other in roots[1:]:
-            parent[other] = roots[0]
-
-    alike: dict[str, set[str]] = defaultdict(set)
-    for chunk in data.chunks:
-        alike[chunk.embedded].add(chunk.id)
-    for ids in (*alike.values(), *({chunk, *others} for chunk, others in twins.items())):
-        if len({document[chunk] for chunk in ids if chunk in document}) <= BOILERPLATE:
-            join(ids)
-    for qrels in data.qrels.values():
-        for grades in qrels.values():
-            join(chunk for chunk, grade in grades.items() if grade > 0)
-    return {chunk: root(group) for chunk, group in document.items()}
 
 
 def restricted(scores: SystemScores, queries: Iterable[str]) -> SystemScores:

@@ -35,7 +35,7 @@ def parse_system(text: str) -> System:
     SYSTEM is ``bm25``, a model's name or folder, ``openai:MODEL``, ``hashing`` (a floor without
     any model), or ``hybrid:`` before one of the last three. The label defaults to the text.
     """
-    match = re.fullmatch(r"(?:([^=:/\\]+)=)?(.+)", text.strip(), re.DOTALL)
+    match = re.fullmatch(r"(?:([^=:/\\]+)=)?(?!.*=$)(.+)", text.strip(), re.DOTALL)
     if not match:
         raise ConfigError(f"system {visible(repr(text))}: expected [label=]bm25, MODEL, "
                           "openai:MODEL or hybrid:MODEL")  # fmt: skip
@@ -87,14 +87,17 @@ def open_embedder(system: System) -> Embedder:
 
 
 def matryoshka_dimensions(embedder: Embedder, own: int) -> tuple[int, ...]:
-    """Dimensions to report, largest first: those the model was trained for, as its card says,
-    else its own, then 512, 256, 128 and 64 where smaller."""
+    """Dimensions to report, largest first: those the model was trained for, as the folder's
+    ``embedtune.json`` or its card says, else its own, then 512, 256, 128 and 64 where smaller."""
     resolved = getattr(getattr(embedder, "embedder", embedder), "resolved", None)
-    trained: list[int] = []
-    if resolved is not None and (card := Path(resolved.path) / "README.md").is_file():
-        match = re.search(
-            r'"matryoshka_dims":\s*\[([\d,\s]+)\]', card.read_text("utf-8", "replace")
-        )
-        trained = [int(dim) for dim in match[1].split(",") if dim.strip()] if match else []
-    wanted = trained or SHORTER_DIMENSIONS
-    return (own, *sorted({dim for dim in wanted if 0 < dim < own}, reverse=True))
+    wanted = _trained_dimensions(Path(resolved.path)) if resolved else ()
+    return (own, *sorted({d for d in wanted or SHORTER_DIMENSIONS if 0 < d < own}, reverse=True))
+
+
+def _trained_dimensions(folder: Path) -> list[int]:
+    for name in ("embedtune.json", "README.md"):
+        if (file := folder / name).is_file():
+            text = file.read_text("utf-8", "replace")
+            if match := re.search(r'"matryoshka_dims":\s*\[([\d,\s]+)\]', text):
+                return [int(dimension) for dimension in match[1].split(",") if dimension.strip()]
+    return []

@@ -34,6 +34,7 @@ from embedtune.report import (
 from embedtune.run import StageFolder
 
 PACKAGES = ("embedtune", "torch", "sentence-transformers", "transformers", "numpy")
+UNITS = {"document": "documents", "section": "sections", "block": "blocks"}
 STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", DATASET: "split",
                TRAINING: "train", EVALUATION: "evaluate"}  # fmt: skip
 
@@ -73,7 +74,7 @@ def collect(run: Path, command: str = "") -> ReportFacts:
             qrels=data.qrels.get("test", {}),
             passages=len(data.chunks),
             split=SplitFacts(
-                by="given" if data.given_splits else dataset.by,
+                by="given" if data.given_splits else UNITS.get(dataset.by, dataset.by),
                 queries={name: len(qrels) for name, qrels in data.qrels.items()},
                 groups=_groups(dataset),
                 dropped=Counter(reject.code for reject in load_rejects(run / DATASET)),

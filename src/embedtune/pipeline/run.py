@@ -9,18 +9,20 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings, dump_config
-from embedtune.errors import ConfigError, NothingUsable
-from embedtune.evaluation.evaluate import System
+from embedtune.errors import ConfigError
+from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.evaluation.systems import open_embedder, parse_systems
-from embedtune.files import sha256_of, visible, write_jsonl, write_text
-from embedtune.pipeline.console import Console, counts_line, reject_lines
+from embedtune.files import sha256_of, visible, write_text
+from embedtune.llm.recorded import RecordedChat
+from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
 from embedtune.pipeline.report import write_report
+from embedtune.pipeline.steps import chunk_step, given_step, query_step, read_step, split_step
 from embedtune.pipeline.stored import (
     CHUNKS,
     DATASET,
@@ -31,20 +33,15 @@ from embedtune.pipeline.stored import (
     TRAINING,
     Dataset,
     has_unusable,
-    load_chunks,
     load_dataset,
-    load_documents,
     load_given,
     load_judgement,
-    load_queries,
-    save_dataset,
     save_judgement,
-    save_rejects,
 )
-from embedtune.pipeline.tune import tune
-from embedtune.records import Chunk, Counts, Reject, RetrievalSet, as_row
+from embedtune.pipeline.tune import tune, unreadable
 from embedtune.run import Recipe, RunDirectory, StageFolder
 from embedtune.settings import Settings
+from embedtune.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +50,6 @@ SECTIONS = {  # of the configuration -> the first stage that depends on it
     "queries": QUERIES, "split": DATASET, "model": TRAINING, "training": TRAINING,
     "evaluation": TRAINING,
 }  # fmt: skip
-UNKNOWN_SHARE = 0.20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +86,7 @@ def run(
         stages = _Stages(settings, directory, console, assume_yes)
         try:
             if settings.data is not None:
-                dataset = stages.given_data()
+                dataset = stages.given_data(settings.data)
             else:
                 documents = stages.documents()
                 chunks = stages.chunks(documents)
@@ -168,12 +164,18 @@ def _check_base(name: str, settings: RunSettings) -> None:
     from embedtune.embed.tokens import load_tokens
 
     tokens = load_tokens(name)
+    if settings.data is None:
+        check_length(settings, name, tokens.max_tokens)
+
+
+def check_length(settings: RunSettings, model: str, max_tokens: int) -> None:
+    """Refuse chunks that the model would not see to their end."""
     wanted = settings.chunks.tokens
-    if settings.data is None and wanted != "auto" and wanted > tokens.max_tokens:
-        share = 1 - tokens.max_tokens / wanted
+    if wanted != "auto" and wanted > max_tokens:
         raise ConfigError(
-            f"chunks.tokens: {wanted} is more than the {tokens.max_tokens} tokens {name} reads: it "
-            f"would not see the last {share:.0%} of a full chunk; use {tokens.max_tokens} or auto"
+            f"chunks.tokens: {wanted} is more than the {max_tokens} tokens {model} reads: it would "
+            f"not see the last {1 - max_tokens / wanted:.0%} of a full chunk; use {max_tokens} or "
+            "auto"
         )
 
 
@@ -217,8 +219,6 @@ class _Stages:
     def __init__(
         self, settings: RunSettings, directory: RunDirectory, console: Console, assume_yes: bool
     ) -> None:
-        from embedtune.store import Store
-
         self.settings, self.directory, self.console = settings, directory, console
         self.assume_yes = assume_yes
         # answers are shared by all runs beside this one; vectors belong to this run
@@ -230,108 +230,38 @@ class _Stages:
         self.vectors.close()
 
     def documents(self) -> StageFolder:
-        from embedtune.documents import read_documents
-
         settings = self.settings.documents
         paths = [Path(path) for path in settings.paths]
-        recipe = Recipe(
-            "read", 1, _plain(settings, "paths"), inputs={"files": _digest_of_files(paths)}
-        )
+        recipe = Recipe("read", 1, plain(settings, "paths"), inputs={"files": files_digest(paths)})
 
         def build(folder: Path) -> dict[str, Any]:
             self.console.say("reading documents")
-            password = os.environ.get(settings.password_env) if settings.password_env else None
-            reading = read_documents(
-                paths, settings, self.console.progress("files"), password=password
-            )
-            write_jsonl(folder / "documents.jsonl", map(as_row, reading.documents))
-            rejects = (*reading.rejects, *reading.duplicates)
-            self._account(folder, "read", reading.counts, rejects)
-            if not reading.documents:
-                raise NothingUsable("no document could be read; the reasons are listed above")
-            return {"counts": {"read": asdict(reading.counts)}, "notes": list(reading.notes)}
+            return read_step(paths, folder, self.settings, self.console).facts()
 
         return self.directory.stage(DOCUMENTS, recipe, build)
 
     def chunks(self, documents: StageFolder) -> StageFolder:
-        from embedtune.documents import chunk_documents
         from embedtune.embed.tokens import load_tokens
 
         tokens = load_tokens(self.settings.model.base[0])
-        recipe = Recipe(
-            "chunk", 1, _plain(self.settings.chunks), {"tokenizer": tokens.name},
-            {"documents": documents.digest},
-        )  # fmt: skip
+        recipe = chunk_recipe(self.settings, documents.digest, tokens.name)
 
         def build(folder: Path) -> dict[str, Any]:
-            made = chunk_documents(
-                load_documents(documents.path), tokens, self.settings.chunks,
-                self.console.progress("documents cut"),
-            )  # fmt: skip
-            write_jsonl(folder / "chunks.jsonl", map(as_row, made.chunks))
-            self._account(folder, "chunk", made.counts, made.rejects)
-            if not made.chunks:
-                raise NothingUsable("no chunk could be made of the documents")
-            return {
-                "counts": {"chunk": asdict(made.counts)},
-                "notes": list(getattr(made, "notes", ())),
-            }
+            step = chunk_step(documents.path, folder, tokens, self.settings, self.console)
+            return step.facts()
 
         return self.directory.stage(CHUNKS, recipe, build)
 
     def queries(self, documents: StageFolder, chunks: StageFolder) -> StageFolder:
-        from embedtune.llm.recorded import RecordedChat, open_chat
-        from embedtune.queries import extract_queries, generate_queries, read_real_queries
-
-        settings = self.settings.queries
-        model = None
-        if settings.source == "llm" or (settings.file and self.settings.llm.model):
-            model = open_chat(self.settings.llm)
-        files = (settings.file, settings.examples, self.settings.llm.answers)
-        recipe = Recipe(
-            "generate",
-            1,
-            {**_plain(settings, "file", "examples"),
-             **(_plain(self.settings.llm, *UNPAID) if model else {})},
-            {"chat": model.name if model else "none"},
-            {
-                "documents": documents.digest,
-                "chunks": chunks.digest,
-                **{path.name: sha256_of(path) for path in files if path and path.is_file()},
-            },
-        )  # fmt: skip
+        chat = open_recorded_chat(self.settings, self.answers)
+        recipe = query_recipe(self.settings, documents.digest, chunks.digest, chat)
         self._check_spending(recipe)
 
         def build(folder: Path) -> dict[str, Any]:
-            pieces = load_chunks(chunks.path)
-            sources = load_documents(documents.path)
-            chat = RecordedChat(model, self.answers, self.settings.llm) if model else None
-            made = []
-            if settings.source == "llm" and chat is not None:
-                self.console.say(f"queries from {chat.name}")
-                report = self.console.progress("chunks asked about")
-                made.append(generate_queries(pieces, sources, chat, settings, report))
-            elif settings.source == "extractive":
-                made.append(extract_queries(pieces, sources, settings))
-            if settings.file is not None:
-                retriever = _pool_retriever(pieces) if chat else None
-                report = self.console.progress("real queries")
-                made.append(
-                    read_real_queries(
-                        settings.file, pieces, sources, chat, retriever, settings, report
-                    )
-                )
-            rejects = [reject for part in made for reject in part.rejects]
-            found = {query.id: query for part in made for query in part.queries}
-            counts = _added([part.counts for part in made])
-            write_jsonl(folder / "queries.jsonl", map(as_row, found.values()))
-            self._account(folder, "generate", counts, rejects)
-            if not found:
-                raise NothingUsable("no query is left to work with; the reasons are listed above")
-            return {
-                "counts": {"generate": asdict(counts)},
-                "notes": [note for part in made for note in part.notes],
-            }
+            step = query_step(
+                documents.path, chunks.path, folder, chat, self.settings, self.console
+            )
+            return step.facts()
 
         return self.directory.stage(QUERIES, recipe, build)
 
@@ -349,53 +279,26 @@ class _Stages:
             )
 
     def dataset(self, chunks: StageFolder, queries: StageFolder) -> StageFolder:
-        from embedtune.datasets.split import split_queries
-        from embedtune.relevance import judge as judge_relevance
-        from embedtune.similar import near_duplicates
-
-        recipe = Recipe(
-            "split", 1, _plain(self.settings.split),
-            inputs={"chunks": chunks.digest, "queries": queries.digest},
-        )  # fmt: skip
+        recipe = split_recipe(self.settings, chunks.digest, queries.digest)
 
         def build(folder: Path) -> dict[str, Any]:
             self.console.say("judging and splitting")
-            pieces, asked = load_chunks(chunks.path), load_queries(queries.path)
-            pairs = near_duplicates([chunk.embedded for chunk in pieces])
-            qrels = judge_relevance(asked, pieces, pairs)
-            split = split_queries(pieces, asked, qrels, pairs, self.settings.split)
-            kept = {query for part in split.qrels.values() for query in part}
-            made = Dataset(
-                data=RetrievalSet(
-                    self.settings.run.name,
-                    pieces,
-                    tuple(query for query in asked if query.id in kept),
-                    split.qrels,
-                ),
-                twins=tuple((pieces[one].id, pieces[other].id) for one, other in pairs),
-                groups=dict(split.group_of_chunk),
-                by=split.by,
-                optimistic=split.optimistic,
-                notes=tuple(split.notes),
-            )
-            save_dataset(folder, made)
-            self._account(folder, "split", split.counts, split.dropped)
-            return {"counts": {"split": asdict(split.counts)}, "notes": list(split.notes)}
+            name = self.settings.run.name
+            step = split_step(name, chunks.path, queries.path, folder, self.settings, self.console)
+            return step.facts()
 
         return self.directory.stage(DATASET, recipe, build)
 
-    def given_data(self) -> StageFolder:
+    def given_data(self, source: Path) -> StageFolder:
         """A BEIR folder instead of documents; its splits are kept where it has them."""
-        folder = self.settings.data
         recipe = Recipe(
-            "given", 1, _plain(self.settings.split), inputs={"data": _digest_of_files([folder])}
+            "given", 1, plain(self.settings.split), inputs={"data": files_digest([source])}
         )
 
-        def build(target: Path) -> dict[str, Any]:
-            given = load_given(folder, self.settings.split)
-            save_dataset(target, given)
-            self._account(target, "split", given.counts, given.rejects)
-            return {"counts": {"split": asdict(given.counts)}, "notes": list(given.notes)}
+        def build(folder: Path) -> dict[str, Any]:
+            self.console.say(f"reading {source}")
+            given = load_given(source, self.settings.split)
+            return given_step(given, folder, self.console).facts()
 
         return self.directory.stage(DATASET, recipe, build)
 
@@ -408,8 +311,8 @@ class _Stages:
             "train",
             1,
             {
-                "training": _plain(self.settings.training),
-                "evaluation": _plain(self.settings.evaluation, "rivals"),
+                "training": plain(self.settings.training),
+                "evaluation": plain(self.settings.evaluation, "rivals"),
             },
             {f"base {place}": base.label for place, base in enumerate(bases)},
             {"dataset": dataset.digest},
@@ -418,15 +321,8 @@ class _Stages:
         def build(folder: Path) -> dict[str, Any]:
             loaded = load_dataset(dataset.path)
             name = self._best_base(loaded)
-            tokens = load_tokens(name)
-            texts = [chunk.embedded for chunk in loaded.data.chunks]
-            unknown = sum(tokens.unknown(texts)) / max(1, sum(tokens.count(texts)))
-            if unknown > UNKNOWN_SHARE and not self.settings.training.allow_unknown_tokens:
-                note = (
-                    f"{name} was not trained: {unknown:.0%} of the tokens are unknown to it; "
-                    "choose a base for the language of the documents (training.allow_unknown_tokens "
-                    "trains all the same)"
-                )
+            note = unreadable(loaded.data, load_tokens(name), name)
+            if note and not self.settings.training.allow_unknown_tokens:
                 self.console.say(note)
                 return {"base": name, "trained": False, "notes": [note]}
             tuned = tune(
@@ -440,18 +336,7 @@ class _Stages:
                 facts={"data": dataset.digest},
                 console=self.console,
             )
-            trained = tuned.trained
-            return {
-                "base": name,
-                "trained": True,
-                "alpha": tuned.alpha,
-                "dev": tuned.dev,
-                "plan": asdict(trained.plan),
-                "best_step": trained.best_step,
-                "best_score": trained.best_score,
-                "base_score": trained.base_score,
-                "notes": [],
-            }
+            return {"base": name, "trained": True, "notes": [], **tuned.facts()}
 
         return self.directory.stage(TRAINING, recipe, build)
 
@@ -460,8 +345,6 @@ class _Stages:
         names = self.settings.model.base
         if len(names) == 1:
             return names[0]
-        from embedtune.evaluation.evaluate import Evaluator
-
         evaluator = Evaluator(
             loaded.data, self.settings.evaluation, near_duplicates=loaded.twins,
             embedder_of=self._embedder,
@@ -479,7 +362,7 @@ class _Stages:
         facts = training.facts
         settings = self.settings.evaluation
         recipe = Recipe(
-            "evaluate", 1, _plain(settings), {"base": facts["base"]},
+            "evaluate", 1, plain(settings), {"base": facts["base"]},
             {"dataset": dataset.digest, "training": training.digest},
         )  # fmt: skip
 
@@ -523,28 +406,58 @@ class _Stages:
             progress=self.console.progress(f"texts encoded by {system.label}"),
         )  # fmt: skip
 
-    def _account(self, folder: Path, stage: str, counts: Counts, rejects: Sequence[Reject]) -> None:
-        """Leave the rejects in the stage's folder and tell the counts."""
-        save_rejects(folder, rejects)
-        self.console.say(f"  {stage}: {counts_line(counts)}")
-        for line in reject_lines([reject for reject in rejects if reject.unusable]):
-            self.console.say(f"  {line}")
-
 
 UNPAID = ("concurrency", "timeout", "retries", "backoff", "max_wait", "budget", "price",
           "api_key_env")  # fmt: skip  # settings of the client that change no answer
 
 
-def _plain(settings: Settings, *without: str) -> dict[str, Any]:
+def chunk_recipe(settings: RunSettings, documents: str, tokenizer: str) -> Recipe:
+    return Recipe(
+        "chunk", 1, plain(settings.chunks), {"tokenizer": tokenizer}, {"documents": documents}
+    )
+
+
+def query_recipe(
+    settings: RunSettings, documents: str, chunks: str, chat: RecordedChat | None
+) -> Recipe:
+    files = (settings.queries.file, settings.queries.examples, settings.llm.answers)
+    return Recipe(
+        "generate",
+        1,
+        {
+            **plain(settings.queries, "file", "examples"),
+            **(plain(settings.llm, "answers", *UNPAID) if chat else {}),
+        },
+        {"chat": chat.name if chat else "none"},
+        {
+            "documents": documents,
+            "chunks": chunks,
+            **{path.name: sha256_of(path) for path in files if path and path.is_file()},
+        },
+    )
+
+
+def split_recipe(settings: RunSettings, chunks: str, queries: str) -> Recipe:
+    return Recipe("split", 1, plain(settings.split), {}, {"chunks": chunks, "queries": queries})
+
+
+def open_recorded_chat(settings: RunSettings, store: Store) -> RecordedChat | None:
+    """The language model behind its store, where the settings need one."""
+    from embedtune.llm.recorded import open_chat
+
+    queries, llm = settings.queries, settings.llm
+    labels = queries.file is not None and (llm.model is not None or llm.provider == "scripted")
+    if queries.source != "llm" and not labels:
+        return None
+    return RecordedChat(open_chat(llm), store, llm)
+
+
+def plain(settings: Settings, *without: str) -> dict[str, Any]:
+    """Settings as JSON-ready values, as they go into a recipe."""
     return settings.model_dump(mode="json", by_alias=True, exclude=set(without))
 
 
-def _added(counts: Sequence[Counts]) -> Counts:
-    return Counts(*(sum(getattr(part, name) for part in counts)
-                    for name in ("total", "accepted", "rejected", "duplicates")))  # fmt: skip
-
-
-def _digest_of_files(paths: Sequence[Path]) -> str:
+def files_digest(paths: Sequence[Path]) -> str:
     """One digest over names and contents of all regular files below ``paths``."""
     digest = hashlib.sha256()
     for path in paths:
@@ -557,10 +470,3 @@ def _digest_of_files(paths: Sequence[Path]) -> str:
                 state = f"unreadable {error.errno}"
             digest.update(name + b"\0" + state.encode() + b"\0")
     return digest.hexdigest()
-
-
-def _pool_retriever(chunks: Sequence[Chunk]) -> Any:
-    """BM25 proposes the passages that the language model judges for a real query."""
-    from embedtune.retrieve.bm25 import BM25
-
-    return BM25(chunks)

@@ -106,20 +106,21 @@ def load_given(folder: Path, split: Any, *, strict: bool = False) -> Dataset:
 
     reading = read_beir(folder)
     pairs = near_duplicates([chunk.embedded for chunk in reading.data.chunks])
-    data, by, groups = complete_splits(reading.data, pairs, split)
+    made = complete_splits(reading.data, pairs, split)
+    data = made.data
     leaks = check_given_splits(data, pairs, strict=strict)
     ids = [chunk.id for chunk in data.chunks]
     return Dataset(
         data=data,
         twins=tuple((ids[one], ids[other]) for one, other in pairs),
-        groups=groups,
-        by=by,
-        optimistic=False,
-        notes=(*reading.notes, *leaks.notes),
+        groups=dict(made.group_of_chunk),
+        by=made.by,
+        optimistic=made.optimistic,
+        notes=(*reading.notes, *made.notes, *leaks.notes),
         affected=leaks.affected,
         left_out=leaks.left_out,
         counts=reading.counts,
-        rejects=reading.rejects,
+        rejects=(*reading.rejects, *made.dropped),
     )
 
 

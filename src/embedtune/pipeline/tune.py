@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, System
 from embedtune.evaluation.forgetting import bundled_probe, forgetting
@@ -20,6 +21,7 @@ from embedtune.training.train import Trained, train
 
 log = logging.getLogger(__name__)
 
+UNKNOWN_SHARE = 0.20
 FACTS = "embedtune.json"  # in a model folder: where the model comes from
 
 
@@ -32,6 +34,31 @@ class Tuned:
     alpha: float
     dev: float  # of the candidate
     curve: tuple[MergePoint, ...]  # empty when merging was off
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest keeps of it."""
+        trained = self.trained
+        return {
+            "alpha": self.alpha,
+            "dev": self.dev,
+            "plan": asdict(trained.plan),
+            "best_step": trained.best_step,
+            "best_score": trained.best_score,
+            "base_score": trained.base_score,
+        }
+
+
+def unreadable(data: RetrievalSet, tokens: Tokens, name: str) -> str:
+    """Why training this base makes no sense; empty when its tokenizer knows the text."""
+    texts = [chunk.embedded for chunk in data.chunks]
+    share = sum(tokens.unknown(texts)) / max(1, sum(tokens.count(texts)))
+    if share <= UNKNOWN_SHARE:
+        return ""
+    return (
+        f"{name} is not trained: {share:.0%} of the tokens of the corpus are unknown to it; choose "
+        "a base for the language of the documents (training.allow_unknown_tokens=true trains it "
+        "all the same)"
+    )
 
 
 def training_pairs(data: RetrievalSet, left_out: Iterable[str] = ()) -> list[Pair]:

@@ -18,10 +18,10 @@ from embedtune.queries.generate import (
     QuerySettings,
     query_id,
     settle_repeats,
+    turn_of,
     weight,
 )
 from embedtune.records import Chunk, Counts, Document, Query, Reject, Span
-from embedtune.similar import text_key
 
 # A sentence ends at Chinese marks, at Latin ones before white space, and at a line's end.
 SENTENCE = re.compile(r"[^。！？!?；\n.]*(?:\.(?!\s|$)[^。！？!?；\n.]*)*(?:[。！？!?；.]+|\n|$)")
@@ -71,7 +71,7 @@ def extract_queries(
         if not taken:
             rejects.append(_reject(chunk, "no-queries", "no sentence with enough content words"))
         heading = chunk.section[-1] if chunk.section else titles.get(chunk.document, "")
-        turn = text_key(chunk.id)
+        turn = turn_of(chunk)
         for number, (span, terms) in enumerate(taken):
             text = FORMS[(turn + number) % len(FORMS)](heading, terms, idf)
             queries.append(

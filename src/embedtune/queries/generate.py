@@ -2,6 +2,7 @@
 
 import logging
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from embedtune.records import (
     no_progress,
 )
 from embedtune.settings import PositiveInt, Settings
-from embedtune.similar import normalise, text_key
+from embedtune.similar import normalise
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +66,12 @@ class QuerySettings(Settings):
         "llm",
         alias="from",
         description="llm: written by the language model; extractive: taken from the text, free of "
-        "charge; file: the real queries in queries.file",
+        "charge; file: only the real queries in queries.file",
     )
     file: Path | None = Field(
-        None, description="Real queries: a line each (query, tab, quote or file name), JSONL or CSV"
+        None,
+        description="Real queries, beside those of any source: a line each (query, tab, quote or "
+        "file name), JSONL or CSV",
     )
     per_chunk: PositiveInt = Field(2, description="Queries asked for a chunk")
     language: Literal["document", "en", "zh"] = Field(
@@ -175,7 +178,7 @@ def _request(
     examples: Mapping[str, Sequence[str]],
 ) -> ChatRequest:
     language = settings.language if settings.language != "document" else _language(chunk)
-    turn = text_key(chunk.id)
+    turn = turn_of(chunk)
     styles = tuple(
         settings.styles[(turn + place) % len(settings.styles)]
         for place in range(settings.per_chunk)
@@ -223,6 +226,11 @@ def _examples(path: Path | None) -> dict[str, list[str]]:
     if not grouped:
         raise ConfigError(f"queries.examples: {path} holds no line of text")
     return grouped
+
+
+def turn_of(chunk: Chunk) -> int:
+    """Where a chunk stands in any round of turns; stable, and even over the chunks."""
+    return zlib.crc32(chunk.id.encode("utf-8", "surrogatepass"))
 
 
 def _language(chunk: Chunk) -> str:
@@ -306,7 +314,7 @@ def _style(item: Item, place: int, chunk: Chunk, settings: QuerySettings) -> str
     """The style the model names, else the one it was asked for at this place."""
     if item.style in STYLES:
         return item.style
-    return settings.styles[(text_key(chunk.id) + place) % len(settings.styles)]
+    return settings.styles[(turn_of(chunk) + place) % len(settings.styles)]
 
 
 def locate(evidence: str, chunk: Chunk, document: Document | None = None) -> Span | None:

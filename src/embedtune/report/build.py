@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from embedtune.records import Chunk, Counts, Qrels, Query, Reject
 from embedtune.report import charts
@@ -28,7 +28,7 @@ NEXT = {"ship": 3, "ship-hybrid": 2, "do-not-ship": 3, "inconclusive": 2}  # sen
 class SplitFacts:
     """How questions were split. ``groups`` and ``queries`` by split name."""
 
-    by: str = ""  # documents, sections, blocks, given
+    by: Literal["", "documents", "sections", "blocks", "given"] = ""
     groups: Mapping[str, int] = field(default_factory=dict)
     queries: Mapping[str, int] = field(default_factory=dict)
     moved: int | None = None  # joined to another split's group by near-duplicates
@@ -185,6 +185,8 @@ def verdict_sentences(facts: ReportFacts, texts: Texts = ENGLISH) -> dict[str, A
     steps = [
         t(f"next.{key}.{number}", better=cut(better, 80)) for number in range(1, NEXT[key] + 1)
     ]
+    if key == "do-not-ship" and verdict.candidate == verdict.base:
+        del steps[1]  # nothing was trained, so no question was lost
     if blocked:
         steps.insert(0, t("next.inconclusive.flags.1"))
     return {
@@ -286,6 +288,7 @@ def _systems(facts: ReportFacts, t: Any) -> dict[str, Any] | None:
         "best": best,
         "queries": max(len(system.per_query.get(METRIC, ())) for system in ordered),
         "split": facts.split_name,
+        "drawn": [role for role in names if any(row["role"] == role for row in rows)],
         "chart": charts.scores_chart(rows, names, t("beforeafter.label", numbers=numbers))
         if rows
         else None,
@@ -304,9 +307,14 @@ def _against(facts: ReportFacts, t: Any) -> dict[str, Any] | None:
         for key, difference in facts.verdict.differences.items()
     ]
     drawn = [
-        {"name": row["name"], **{end: getattr(row["difference"], end) for end in ("mean", "low", "high")}}
+        {
+            "name": row["name"],
+            "mean": row["difference"].mean,
+            "low": row["difference"].low,
+            "high": row["difference"].high,
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
     drawn = [
         row for row in drawn if all(math.isfinite(row[end]) for end in ("mean", "low", "high"))
     ]
@@ -442,13 +450,13 @@ def _training(training: TrainingFacts | None, t: Any) -> dict[str, Any] | None:
     if len(losses) > 1:
         label = t("training.loss.label", steps=losses[-1][0], first=score(losses[0][1]),
                   last=score(losses[-1][1]))  # fmt: skip
-        found["loss"] = charts.curve_chart(losses, (t("step"), t("training.loss")), label)
+        found["loss"] = charts.curve_chart(losses, t("step"), label)
     if len(devs) > 1:
         step, best = max(devs, key=lambda point: point[1])
         label = t("training.dev.label", first=score(devs[0][1] if base is None else base),
                   best=score(best), step=step)  # fmt: skip
         found["dev"] = charts.curve_chart(
-            devs, (t("step"), t("training.dev")), label,
+            devs, t("step"), label,
             mark=training.best_step, line=None if base is None else (base, t("base.line")),
         )  # fmt: skip
     return found
@@ -480,7 +488,7 @@ def _use(facts: ReportFacts) -> dict[str, Any] | None:
 def _summary(
     facts: ReportFacts, findings: Mapping[str, Any], deltas: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The facts of the page as JSON-ready data: finite numbers or null, nothing that was not there."""
+    """The facts of the page as JSON-ready data; numbers are finite or null."""
     wins, rejects, split = findings["wins"], findings["rejects"], facts.split
     ordered = list(deltas)
     summary = {

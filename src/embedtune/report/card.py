@@ -36,7 +36,7 @@ def model_card(facts: ReportFacts, texts: Texts = ENGLISH) -> str:
     rows = _rows(facts, t("dims.full"))
     body = (
         _environment()
-        .get_template("card.md")
+        .get_template("card.md.j2")
         .render(
             t=t,
             title=facts.title,
@@ -75,7 +75,7 @@ def _rows(facts: ReportFacts, full: str) -> list[tuple[str, int | str, Mapping[s
 
 
 def _front(facts: ReportFacts) -> dict[str, Any]:
-    """The front matter that model hubs know (``model-index`` as sentence-transformers writes it)."""
+    """The front matter of model hubs, ``model-index`` as sentence-transformers writes it."""
     languages = Counter(chunk.language for chunk in facts.chunks)
     candidate = system_named(facts, facts.verdict.candidate) if facts.verdict else None
     front: dict[str, Any] = {
@@ -123,7 +123,7 @@ def _public(name: str) -> str:
 
 
 def _markdown(text: object) -> str:
-    """``text`` on one line, hidden characters as escapes, nothing in it read as Markdown or HTML."""
+    """``text`` on one line, hidden characters shown, nothing in it read as Markdown or HTML."""
     return SPECIAL.sub(r"\\\1", " ".join(cut(text, 600).split()))
 
 

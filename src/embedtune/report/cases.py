@@ -1,10 +1,10 @@
-"""Which questions gained and lost, what was retrieved for them, and how groups of questions fared."""
+"""Which questions gained and lost, what was retrieved for them, how groups of them fared."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedtune.records import Chunk, Qrels, Query
-from embedtune.report.render import PASSAGE, shown
+from embedtune.report.render import PASSAGE
 from embedtune.results import SystemScores
 
 CASES = 8  # shown each way
@@ -15,7 +15,8 @@ EQUAL = 1e-9
 class Passage:
     """A passage as shown, cut to a readable length; ``marked`` is the evidence, where known."""
 
-    where: str
+    source: str
+    page: int | None
     language: str
     title: str
     before: str
@@ -26,8 +27,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question before and after. ``rank_…``: of the first right passage, from 1; None: not
-    found. ``top_…``: the first passage retrieved; None when nothing was, or when it is ``right``."""
+    """One question before and after.
+
+    ``rank_…``: of the first right passage, from 1; None when it was not found. ``top_…``: the
+    first passage retrieved; None when nothing was, or when it is ``right`` (``found_…``).
+    """
 
     query: str
     language: str
@@ -39,7 +43,7 @@ class Case:
     right_count: int
     top_before: Passage | None
     top_after: Passage | None
-    found_before: bool  # the first passage is the one shown as right
+    found_before: bool
     found_after: bool
 
     @property
@@ -169,7 +173,7 @@ def _passage(
     unknown: Callable[[str], str],
 ) -> Passage:
     if chunk is None:
-        return Passage("", "", "", unknown(chunk_id), "", "", right)
+        return Passage("", None, "", "", unknown(chunk_id), "", "", right)
     start = end = 0
     evidence = query.evidence if query and right else None
     if evidence and evidence.document == chunk.document and len(chunk.text) == chunk.span.length:
@@ -179,9 +183,9 @@ def _passage(
     first = max(0, min(start - PASSAGE // 5, len(chunk.text) - PASSAGE))
     last = min(len(chunk.text), first + PASSAGE)
     end = min(end, last)
-    where = [shown(chunk.source), *map(shown, chunk.section[-1:])]
     return Passage(
-        where=" · ".join(dict.fromkeys(part for part in where if part)),
+        source=chunk.source,
+        page=chunk.page,
         language=chunk.language,
         title=chunk.title,
         before=("…" if first else "") + chunk.text[first : max(start, first)],

@@ -17,16 +17,18 @@ from embedtune.report.render import cut, score, shown, signed
 # repeated in report.css, where the dark scheme exchanges them
 BASE, CANDIDATE, RIVAL = "#767d88", "#0068a8", "#c05200"
 INK, MUTED, GRID = "#1f2933", "#5d6673", "#dfe3e8"
-WIDE, NARROW = 720, 330
+WIDE, NARROW = 776, 330
 POINTS = 300  # a line has at most this many points
 
 SVG = "{http://www.w3.org/2000/svg}"
 ELEMENTS = {"svg", "g", "path", "text", "tspan", "rect", "line", "circle", "defs", "clipPath"}
-ATTRIBUTES = {"class", "fill", "stroke", "d", "transform", "opacity", "width", "height", "viewBox", "x",
-              "y", "x1", "x2", "y1", "y2", "dx", "dy", "r", "cx", "cy", "id", "clip-path", "text-anchor",
-              "font-family", "font-size", "font-weight", "font-style", "version", "fill-opacity",
-              "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap", "stroke-linejoin",
-              "stroke-miterlimit", "stroke-dashoffset"}  # fmt: skip
+ATTRIBUTES = {
+    *("class", "id", "version", "viewBox", "width", "height", "d", "transform", "clip-path"),
+    *("x", "y", "x1", "x2", "y1", "y2", "dx", "dy", "r", "cx", "cy"),
+    *("fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray"),
+    *("stroke-dashoffset", "stroke-linecap", "stroke-linejoin", "stroke-miterlimit", "opacity"),
+    *("font-family", "font-size", "font-weight", "font-style", "text-anchor"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def scores_chart(
 
     Args:
         rows: ``metric, role, value, low, high``; role is base, candidate or rival.
-        names: Role -> what the legend calls it.
+        names: Role -> what the page calls it, in the order of the lines.
     """
 
     def draw(width: int) -> Any:
@@ -60,19 +62,28 @@ def scores_chart(
         low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
         room = max((high - low) * 0.25, 0.02)
         metrics = list(dict.fromkeys(row["metric"] for row in rows))
-        scale = alt.Scale(domain=[max(0, low - room / 2), min(1, high) + room], nice=False)
+        ends = max(0, low - room / 2), min(1, high) + room
+        scale = alt.Scale(domain=list(ends), nice=False)
+        step = 0.2 if ends[1] - ends[0] > 0.5 else 0.1 if ends[1] - ends[0] > 0.25 else 0.05
+        ticks = [round(number * step, 2) for number in range(int(1 / step) + 1)]
+        axis = alt.Axis(values=[tick for tick in ticks if ends[0] <= tick <= ends[1]])
         base = alt.Chart(data).encode(
             y=alt.Y("metric:N", sort=metrics, title=None, scale=alt.Scale(paddingInner=0.25),
                     axis=alt.Axis(grid=False, labelFontSize=13)),
             yOffset=alt.YOffset("name:N", sort=[names[role] for role in roles]),
             color=_by_role(roles, names),
         )  # fmt: skip
-        x = alt.X("value:Q", title=None, scale=scale)
+
+        def x(field: str) -> Any:
+            return alt.X(field, title=None, scale=scale, axis=axis)
+
         return alt.layer(
-            base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None, scale=scale), x2="high:Q"),
-            base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=_shapes(roles, names)),
-            base.mark_text(align="left", dx=7, fontSize=11, color=MUTED).encode(
-                x=alt.X("high:Q", title=None, scale=scale), text="shown:N", color=alt.value(MUTED)
+            base.mark_rule(strokeWidth=2).encode(x=x("low:Q"), x2="high:Q"),
+            base.mark_point(filled=True, size=70, opacity=1).encode(
+                x=x("value:Q"), shape=_shapes(roles, names)
+            ),
+            base.mark_text(align="left", dx=7, fontSize=11).encode(
+                x=x("high:Q"), text="shown:N", color=alt.value(MUTED)
             ),
         ).properties(height=len(metrics) * len(roles) * 18 + 14 * len(metrics))  # fmt: skip
 
@@ -99,20 +110,23 @@ def differences_chart(rows: Sequence[Mapping[str, Any]], axis: str, label: str) 
         ends = [0.0, *(row["low"] for row in rows), *(row["high"] for row in rows)]
         room = max((max(ends) - min(ends)) * 0.12, 0.01)
         scale = alt.Scale(domain=[min(ends) - room, max(ends) + room], nice=False)
-        base = alt.Chart(data).encode(
-            y=alt.Y("name:N", sort=names, title=None,
-                    axis=alt.Axis(grid=False, labelLimit=90 if width == NARROW else 260)),
-        )  # fmt: skip
-        x = alt.X("mean:Q", title=axis, scale=scale)
-        zero = alt.Chart(alt.Data(values=[{"at": 0}])).mark_rule(color=MUTED, strokeDash=[4, 3])
+        base = alt.Chart(data).encode(y=alt.Y("name:N", sort=names, title=None, axis=None))
+        at_zero = alt.Chart(alt.Data(values=[{"at": 0}]))
+
+        def x(field: str) -> Any:
+            return alt.X(field, title=axis, scale=scale, axis=alt.Axis(grid=False))
+
         return alt.layer(
-            zero.encode(x=alt.X("at:Q", scale=scale, title=axis)),
-            base.mark_rule(strokeWidth=2, color=CANDIDATE).encode(
-                x=alt.X("low:Q", scale=scale, title=axis), x2="high:Q"
+            at_zero.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(x=x("at:Q")),
+            base.mark_rule(strokeWidth=2, color=CANDIDATE).encode(x=x("low:Q"), x2="high:Q"),
+            base.mark_point(filled=True, size=70, opacity=1, color=CANDIDATE).encode(x=x("mean:Q")),
+            base.mark_text(dy=14, fontSize=11, color=MUTED).encode(x=x("mean:Q"), text="shown:N"),
+            # names above their line, from the left edge: an axis would cut long ones on a phone;
+            # the reader's font may be wider than the one measured here
+            base.mark_text(dy=-14, align="left", fontSize=12, color=INK, limit=width * 0.75).encode(
+                x=alt.value(0), text="name:N"
             ),
-            base.mark_point(filled=True, size=70, opacity=1, color=CANDIDATE).encode(x=x),
-            base.mark_text(dy=-10, fontSize=11, color=MUTED).encode(x=x, text="shown:N"),
-        ).properties(height=40 * len(names))
+        ).properties(height=56 * len(names))
 
     return _picture(label, draw)
 
@@ -138,12 +152,12 @@ def dimensions_chart(
         )
         values = [row["value"] for row in rows]
         room = max((max(values) - min(values)) * 0.25, 0.02)
+        scale = alt.Scale(domain=[max(0, min(values) - room), max(values) + room], nice=False)
         base = alt.Chart(data).encode(
             x=alt.X("dimension:O", sort=dimensions, title=axis, axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("value:Q", title="nDCG@10",
-                    scale=alt.Scale(domain=[max(0, min(values) - room), max(values) + room], nice=False)),
+            y=alt.Y("value:Q", title="nDCG@10", scale=scale),
             color=_by_role(roles, names),
-        )  # fmt: skip
+        )
         return alt.layer(
             base.mark_line(strokeWidth=2),
             base.mark_point(filled=True, size=70, opacity=1).encode(shape=_shapes(roles, names)),
@@ -190,12 +204,13 @@ def wins_chart(deltas: Sequence[float], axes: tuple[str, str], label: str) -> Pi
 
 
 def curve_chart(
-    points: Sequence[tuple[float, float]], axes: tuple[str, str], label: str,
+    points: Sequence[tuple[float, float]], axis: str, label: str,
     *, mark: float | None = None, line: tuple[float, str] | None = None,
 ) -> Picture:  # fmt: skip
     """A value over training steps.
 
     Args:
+        axis: What the steps are called.
         points: (step, value), ordered.
         mark: The step whose point is made larger (the best checkpoint).
         line: A level to compare with, and what it is called.
@@ -212,10 +227,10 @@ def curve_chart(
         values = [value for _, value in thinned] + ([line[0]] if line else [])
         room = max((max(values) - min(values)) * 0.15, 0.005)
         scale = alt.Scale(domain=[max(0, min(values) - room), max(values) + room], nice=False)
-        y = alt.Y("value:Q", title=axes[1], scale=scale)
+        y = alt.Y("value:Q", title=None, scale=scale)
         rows = [{"step": step, "value": value} for step, value in thinned]
         base = alt.Chart(alt.Data(values=rows)).encode(
-            x=alt.X("step:Q", title=axes[0], axis=alt.Axis(grid=False, tickMinStep=1, format="d")), y=y
+            x=alt.X("step:Q", title=axis, axis=alt.Axis(grid=False, tickMinStep=1, format="d")), y=y
         )  # fmt: skip
         layers = [base.mark_line(strokeWidth=2, color=CANDIDATE)]
         if len(thinned) <= 40:
@@ -231,8 +246,8 @@ def curve_chart(
             level = alt.Chart(alt.Data(values=[{"value": line[0], "step": 0, "name": line[1]}]))
             layers.append(level.mark_rule(color=BASE, strokeDash=[5, 4]).encode(y=y))
             layers.append(
-                level.mark_text(align="left", dx=6, dy=-7, fontSize=11, color=MUTED).encode(
-                    x=alt.value(0), y=y, text="name:N"
+                level.mark_text(align="right", dx=-4, dy=9, fontSize=11, color=MUTED).encode(
+                    x=alt.value("width"), y=y, text="name:N"
                 )
             )
         return alt.layer(*layers).properties(height=170)
@@ -247,7 +262,7 @@ def _by_role(roles: Sequence[str], names: Mapping[str, str]) -> Any:
     domain = [names[role] for role in roles]
     return alt.Color(
         "name:N",
-        title=None,
+        legend=None,  # the page has one, which wraps on a phone
         scale=alt.Scale(domain=domain, range=[colours[role] for role in roles]),
     )
 
@@ -259,7 +274,7 @@ def _shapes(roles: Sequence[str], names: Mapping[str, str]) -> Any:
     domain = [names[role] for role in roles]
     return alt.Shape(
         "name:N",
-        title=None,
+        legend=None,
         scale=alt.Scale(domain=domain, range=[shapes[role] for role in roles]),
     )
 
@@ -287,21 +302,19 @@ def _svg(chart: Any, label: str) -> str:
     import altair as alt
     import vl_convert
 
-    spec = chart.to_dict(validate=False)
+    spec = _visible(chart.to_dict(validate=False))
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec["background"] = None
-    spec["padding"] = {"left": 2, "right": 10, "top": 4, "bottom": 2}
+    spec["padding"] = {"left": 6, "right": 10, "top": 4, "bottom": 2}
     spec["config"] = {
         "aria": False,
         "font": "system-ui, sans-serif",
         "view": {"stroke": None},
-        "axis": {"labelColor": MUTED, "titleColor": MUTED, "gridColor": GRID, "domainColor": GRID,
-                 "tickColor": GRID, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
-                 "titlePadding": 8},
+        "axis": {"labelColor": MUTED, "labelFontSize": 12, "titleColor": MUTED, "titleFontSize": 12,
+                 "titleFontWeight": "normal", "titlePadding": 8, "gridColor": GRID,
+                 "domainColor": GRID, "tickColor": GRID},
         "axisX": {"tickCount": 6, "labelOverlap": True},
         "axisY": {"tickCount": 5},
-        "legend": {"orient": "top", "direction": "horizontal", "labelColor": INK, "labelFontSize": 12,
-                   "symbolSize": 90, "labelLimit": 200, "columnPadding": 14, "offset": 10},
     }  # fmt: skip
     version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
     drawn = vl_convert.vegalite_to_svg(spec, vl_version=version, allowed_base_urls=[])
@@ -312,6 +325,15 @@ def _svg(chart: Any, label: str) -> str:
     root.set("aria-label", label)
     ElementTree.register_namespace("", SVG[1:-1])
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _visible(value: Any) -> Any:  # JSON in, JSON out
+    """Every text of a chart without hidden characters: a NUL makes vl-convert abort the process."""
+    if isinstance(value, dict):
+        return {key: _visible(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_visible(item) for item in value]
+    return shown(value) if isinstance(value, str) else value
 
 
 def _only_shapes(element: ElementTree.Element, prefix: str) -> None:

@@ -102,10 +102,10 @@ def environment() -> Any:  # jinja2.Environment; jinja2 is imported when a repor
 
 
 def render(findings: Mapping[str, Any], texts: Texts) -> str:
-    """The page, from what ``build.py`` found; values are JSON-like data, ``Case`` and ``Picture``."""
+    """The page, from what ``build.py`` found (plain data, cases, pictures)."""
     env = environment()
     style, _, _ = env.loader.get_source(env, "report.css")
-    return env.get_template("report.html").render(
+    return env.get_template("report.html.j2").render(
         **findings,
         t=teller(texts),
         stage=lambda name: texts.get(f"stage.{name}", name),

@@ -32,9 +32,9 @@ ENGLISH: Texts = {
     "reasons": "Why",
     "next": "What next",
     "next.ship.1": "Load the model as shown under “Use the model”.",
-    "next.ship.2": "Encode all passages again with it before you switch: vectors of two models must "
-    "not be mixed in one index.",
-    "next.ship.3": "Ask it the questions your users really ask, beginning with the lost ones below.",
+    "next.ship.2": "Encode all passages again with it before you switch: vectors of two models "
+    "must not be mixed in one index.",
+    "next.ship.3": "Ask it what your users really ask, beginning with the lost questions below.",
     "next.ship-hybrid.1": "Search with the model and with BM25, and join both lists by reciprocal "
     "ranks, as shown under “Use the model”.",
     "next.ship-hybrid.2": "Encode all passages again with the model before you switch: vectors of "
@@ -49,8 +49,8 @@ ENGLISH: Texts = {
     "next.inconclusive.2": "Run the same command again; finished stages are kept.",
     "next.inconclusive.flags.1": "Settle the health flags that block shipping, one by one.",
     "next.none.1": "Run the same command again: it goes on where it stopped.",
-    "tile.queries": "questions in the test",
-    "tile.groups": "groups of documents in the test",
+    "tile.queries": "test questions",
+    "tile.groups": "groups of documents",
     "tile.passages": "passages searched",
     "tile.documents": "documents read",
     # shared
@@ -61,15 +61,12 @@ ENGLISH: Texts = {
     "stage.read": "reading documents",
     "stage.chunk": "cutting into passages",
     "stage.generate": "writing questions",
-    "stage.judge": "judging",
     "stage.split": "splitting",
     "stage.train": "training",
-    "stage.merge": "merging",
     "stage.evaluate": "evaluation",
     "stage.compare": "comparison",
     "stage.probe": "forgetting probe",
     "interval": "95 % interval",
-    "query": "Question",
     "queries": "Questions",
     "language.column": "Language",
     "style.column": "Style",
@@ -95,8 +92,8 @@ ENGLISH: Texts = {
     "p": "p",
     "p.holm": "p (Holm)",
     "beforeafter": "Before and after",
-    "beforeafter.label": "Scores of the base, the candidate and the best rival with 95 % intervals: "
-    "{numbers}",
+    "beforeafter.label": "Scores of the base, the candidate and the best rival with 95 % "
+    "intervals: {numbers}",
     "against.label": "Difference in nDCG@10, candidate minus each other system, with 95 % "
     "intervals: {numbers}",
     # dimensions
@@ -107,6 +104,7 @@ ENGLISH: Texts = {
     "memory.",
     "dims.label": "nDCG@10 by number of dimensions: {numbers}",
     "dims.column": "Dimensions",
+    "numbers": "The numbers",
     "dims.full": "all",
     # wins and losses
     "wins": "Wins and losses",
@@ -115,6 +113,8 @@ ENGLISH: Texts = {
     "wins.label": "Differences of all {total} questions, sorted: {gained} better, {equal} equal, "
     "{lost} worse; from {low} to {high}.",
     "wins.none": "No question changed.",
+    "better": "Better",
+    "worse": "Worse",
     "gained": "Gained most",
     "lost": "Lost most",
     "rank": "rank {rank}",
@@ -141,7 +141,8 @@ ENGLISH: Texts = {
     "training.dev": "nDCG@10 on dev",
     "training.dev.label": "nDCG@10 on dev by step: {first} before training, best {best} at step "
     "{step}.",
-    "training.best": "Best checkpoint at step {step}: nDCG@10 {best} on dev, {base} before training.",
+    "training.best": "Best checkpoint at step {step}: nDCG@10 {best} on dev, {base} before "
+    "training.",
     "training.none.better": "No checkpoint was better on dev than the base ({base}).",
     "training.merged": "Chosen on dev: {alpha} of the tuned weights merged with the base.",
     "step": "step",
@@ -164,7 +165,7 @@ ENGLISH: Texts = {
     "flags.informs": "for your information",
     # data
     "data": "Data",
-    "data.note": "Every stage accounts for all it was given: in = accepted + rejected + duplicates.",
+    "data.note": "Every stage accounts for all it got: in = accepted + rejected + duplicates.",
     "stage": "Stage",
     "in": "In",
     "accepted": "Accepted",
@@ -182,7 +183,11 @@ ENGLISH: Texts = {
     "filtered": "filtered",
     # split
     "split": "Split",
-    "split.by": "Split by {by}: no group is in two splits.",
+    "split.by.documents": "Split by documents: no document, nor a near-duplicate of one, is in two "
+    "splits.",
+    "split.by.sections": "Split by sections: no section is in two splits.",
+    "split.by.blocks": "Split by contiguous blocks; passages across a border are not trained on.",
+    "split.by.given": "The splits came with the data and were not moved.",
     "split.optimistic": "Within one document: optimistic for new documents.",
     "split.name": "Split",
     "groups": "Groups",
@@ -207,7 +212,8 @@ ENGLISH: Texts = {
     "fingerprints": "Fingerprints",
     "footer": "This page is one file: it loads nothing from the network and runs no script.",
     # model card
-    "card.intro": "An embedding model tuned from {base} by embedtune on one collection of documents.",
+    "card.intro": "An embedding model tuned from {base} by embedtune on one collection of "
+    "documents.",
     "card.intro.nobase": "An embedding model tuned by embedtune on one collection of documents.",
     "card.result": "Result",
     "card.numbers": "Measured on {queries} test questions that share no document with training.",
@@ -215,8 +221,8 @@ ENGLISH: Texts = {
     "training questions: optimistic for new documents.",
     "card.use": "Use",
     "card.limits": "Limits",
-    "card.limit.domain": "Tuned and measured on one collection; other texts may fare worse than with "
-    "the base model.",
+    "card.limit.domain": "Tuned and measured on one collection; other texts may fare worse than "
+    "with the base model.",
     "card.limit.card": "Made by embedtune; the full report of the run has intervals, losses and "
     "how to reproduce it.",
 }  # fmt: skip

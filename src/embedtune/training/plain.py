@@ -118,7 +118,7 @@ def _arguments(settings: TrainingSettings, plan: Plan, checkpoints: Path, model:
         "save_strategy": "steps",
         "save_steps": plan.evaluate_every,
         "save_total_limit": 2,
-        "logging_steps": settings.log_every,
+        "logging_steps": plan.log_every,
         "logging_nan_inf_filter": False,
         "seed": settings.seed,
         "data_seed": settings.seed,
@@ -158,6 +158,7 @@ def fit(
         IntegrityError: Loss, score or weights are not finite, or the loss is 0 from the start.
     """
     from datasets import Dataset
+    from transformers import PrinterCallback
 
     dataset = Dataset.from_dict(
         {
@@ -176,6 +177,7 @@ def fit(
         evaluator=[BestModel(best, score)],
         callbacks=[_callback_class()(best, settings.patience, progress)],
     )
+    trainer.remove_callback(PrinterCallback)  # it prints to standard output
     trainer.make_batches = _sampler_class(
         pairs, excluded, avoid_conflicts=settings.sampler == "conflict_free"
     )

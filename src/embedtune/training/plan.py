@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.settings import Auto, PositiveInt, Settings
@@ -48,7 +48,7 @@ class TrainingSettings(Settings):
     evaluate_every: PositiveInt | Auto = Field(
         "auto", description="Steps between evaluations on dev; auto: four to eight in all."
     )
-    log_every: PositiveInt = Field(10, description="Steps between entries of the history.")
+    log_every: PositiveInt = Field(10, description="Most steps between entries of the history.")
     patience: PositiveInt | None = Field(
         None, description="Stop after so many evaluations without a better dev score."
     )
@@ -74,6 +74,13 @@ class TrainingSettings(Settings):
         description="Further SentenceTransformerTrainingArguments fields, passed as they are.",
     )
 
+    @field_validator("matryoshka")
+    @classmethod
+    def _falling_dimensions(cls, value: list[int] | str) -> list[int] | str:
+        if isinstance(value, list) and (not value or sorted(set(value), reverse=True) != value):
+            raise ValueError("must name dimensions once each, largest first, e.g. [384, 256, 128]")
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -86,6 +93,7 @@ class Plan:
     learning_rate: float
     batch_size: int
     evaluate_every: int
+    log_every: int
     device: str
     precision: str
 
@@ -129,6 +137,8 @@ def plan_training(settings: TrainingSettings, pairs: int, dimension: int, corpus
         learning_rate=5e-5 if settings.learning_rate == "auto" else settings.learning_rate,
         batch_size=batch,
         evaluate_every=every,
+        # a checkpoint falls on a log entry, so that a resumed training logs the same means
+        log_every=max(n for n in range(1, settings.log_every + 1) if every % n == 0),
         device=device,
         precision=precision,
     )
@@ -138,7 +148,7 @@ def matryoshka_dimensions(wanted: list[int] | str, dimension: int) -> tuple[int,
     """The dimensions to train, largest first; the model's own is always among them.
 
     Raises:
-        ConfigError: A dimension above the model's, or one named twice.
+        ConfigError: A dimension above the model's.
     """
     if wanted == "off":
         return (dimension,)
@@ -149,8 +159,6 @@ def matryoshka_dimensions(wanted: list[int] | str, dimension: int) -> tuple[int,
         raise ConfigError(
             f"training.matryoshka: {too_large} above the model's dimension {dimension}"
         )
-    if len(set(wanted)) != len(wanted):
-        raise ConfigError(f"training.matryoshka: {wanted} names a dimension twice")
     return tuple(sorted({dimension, *wanted}, reverse=True))
 
 

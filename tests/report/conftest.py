@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from embedtune.records import Chunk, Counts, Query, Reject, Span
 from embedtune.report import ProbeFacts, ReportFacts, SplitFacts, TrainingFacts
 from embedtune.results import Difference, Flag, SystemScores, Verdict
@@ -12,7 +14,8 @@ PASSAGES = [
     ("c2", "en", "Charging", "The marrow battery is charged at 0.2 C below five degrees.\n\n"
      "| state | current |\n|---|---|\n| cold | 0.2 C |\n| warm | 1 C |"),
     ("c3", "en", "Leave", "Night work earns an allowance of 18 percent, paid with the next month."),
-    ("c4", "zh", "发票", "试验费发票须在三十日内提交，逾期由部门负责人审批。\n\n电子发票请上传原件。"),
+    ("c4", "zh", "发票", "试验费发票须在三十日内提交，逾期由部门负责人审批。\n\n"
+     "电子发票请上传原件。"),
     ("c5", "zh", "陷泥脱困", "机器陷入泥中时，先断开主电源，再用两块垫板从后轮一侧脱困。"),
     ("c6", "en", "Radio", "Wattle nodes repeat every packet twice on 868 MHz. " * 30),
 ]  # fmt: skip
@@ -57,7 +60,7 @@ def system(name, kind, ranks, *, lift=0.0):
     rankings = {}
     for (query, _, _, _, right), rank in zip(QUESTIONS, ranks, strict=True):
         others = [chunk.id for chunk in CHUNKS if chunk.id != right]
-        order = others[: rank - 1] + [right] + others[rank - 1 :] if rank else others
+        order = [*others[: rank - 1], right, *others[rank - 1 :]] if rank else others
         rankings[query] = tuple((chunk, 1.0 - place / 10) for place, chunk in enumerate(order))
         per_query["ndcg@10"][query] = GAIN[rank]
         per_query["hit@1"][query] = float(rank == 1)
@@ -94,7 +97,7 @@ VERDICT = Verdict(
         "best_rival": Difference(0.281, -0.021, 0.5, 0.07, 0.07, 8, 6),
         HYBRID.name: Difference(-0.031, -0.2, 0.13, 0.61, None, 8, 6),
     },
-    flags=(Flag("few-queries", "8 test questions; under 50 no `ship` can be trusted", True),
+    flags=(Flag("copied-queries", "12 % of the questions copy their passage", False),
            Flag("unknown-tokens", "42 % of the tokens are unknown to the tokenizer", False, "zh")),
 )  # fmt: skip
 
@@ -108,7 +111,8 @@ FULL = ReportFacts(
     qrels=QRELS,
     passages=1234,
     documents=52,
-    counts={"read": Counts(54, 52, 1, 1), "chunk": Counts(240, 236, 4), "generate": Counts(610, 580, 22, 8)},
+    counts={"read": Counts(54, 52, 1, 1), "chunk": Counts(240, 236, 4),
+            "generate": Counts(610, 580, 22, 8)},
     rejects=REJECTS,
     split=SplitFacts(
         by="documents",
@@ -120,7 +124,7 @@ FULL = ReportFacts(
     ),
     training=TrainingFacts(
         history=[{"step": 0, "epoch": 0.0, "dev": 0.43},
-                 *({"step": step, "epoch": step / 60, "loss": 2.4 / (1 + step / 25)} for step in range(10, 130, 10)),
+                 *({"step": step, "loss": 2.4 / (1 + step / 25)} for step in range(10, 130, 10)),
                  {"step": 40, "dev": 0.56}, {"step": 80, "dev": 0.63}, {"step": 120, "dev": 0.618}],
         best_step=80, best_score=0.63, base_score=0.43, alpha=0.8, pairs=430, seconds=151.6,
         settings={"batch_size": 32, "learning_rate": 2e-5, "epochs": 2},
@@ -138,8 +142,83 @@ FULL = ReportFacts(
     fingerprints={"read": "5c1f0f0ad2", "train": "b7710c55e0"},
 )  # fmt: skip
 
-NAMES = ("ship", "ship-hybrid", "do-not-ship", "inconclusive")
+
+@pytest.fixture(scope="session")
+def full() -> ReportFacts:
+    """A whole run with everything in it."""
+    return FULL
 
 
-def with_verdict(name, **changes):
-    return replace(FULL, verdict=replace(VERDICT, verdict=name, **changes))
+@pytest.fixture
+def concluded():
+    """The same run with another verdict: ``concluded("ship-hybrid", flags=…)``."""
+
+    def conclude(name, **changes):
+        return replace(FULL, verdict=replace(VERDICT, verdict=name, **changes))
+
+    return conclude
+
+
+HOSTILE = (
+    "<script>window.canary=1</script>",
+    "<img src=x onerror=window.canary=1>",
+    "</script><script>window.canary=1</script>",
+    "</style></svg><svg onload=window.canary=1>",
+    "\"'><a href=javascript:window.canary=1>x</a>",
+    "{{7*7}}{% raw %}${7*7}",
+    "]]>--><iframe src=https://example.org/></iframe>",
+    "abc\u202egnp.exe\u200b\u2066\x1b[31m\x00\x07\ud800\ufeff",
+    "| a | `b` [c](https://example.org/) **d**: - &lt; \r\n---\nx: !!python/object y",
+)
+
+
+@pytest.fixture(scope="session")
+def hostile() -> ReportFacts:
+    """The same run, with every text of it hostile."""
+    evil = " ".join(HOSTILE)
+    rename = {system.name: f"{evil} {number}" for number, system in enumerate(FULL.systems)}
+    relang = {"en": "en", "zh": f"zh{evil}"}
+    return replace(
+        FULL,
+        title=evil,
+        created=evil,
+        verdict=replace(
+            VERDICT,
+            reasons=(evil,),
+            candidate=rename[VERDICT.candidate],
+            base=rename[VERDICT.base],
+            best_rival=rename[VERDICT.best_rival],
+            differences={
+                rename.get(name, name): difference
+                for name, difference in VERDICT.differences.items()
+            },
+            flags=(Flag(evil, evil, True, evil),),
+        ),
+        systems=tuple(replace(found, name=rename[found.name]) for found in FULL.systems),
+        chunks=tuple(
+            replace(chunk, title=evil, text=evil + chunk.text, source=evil, section=(evil,), page=3,
+                    language=relang[chunk.language])
+            for chunk in CHUNKS
+        ),
+        queries=tuple(
+            replace(query, text=f"{evil} {query.text}", style=f"{query.style} {evil}",
+                    language=relang[query.language])
+            for query in QUERIES
+        ),
+        split_name=evil,
+        counts={evil: Counts(1, 1)},
+        rejects=(Reject(evil, evil, evil, file=evil, line=3, field=evil, excerpt=evil, item=evil),),
+        split=SplitFacts(by="documents", groups={evil: 1}, queries={evil: 2}, dropped={evil: 2},
+                         optimistic=True, notes=(evil,)),
+        training=replace(FULL.training, settings={evil: evil}),
+        probes=(ProbeFacts(name=evil, queries=3, before=0.5, after=0.5, held=False),),
+        notes=(evil,),
+        missing=(evil,),
+        model=evil,
+        base_model=evil,
+        license=evil,
+        command=evil,
+        settings=evil,
+        versions={evil: evil},
+        fingerprints={evil: evil},
+    )  # fmt: skip

@@ -1,0 +1,16 @@
+# Each target sets up .venv by itself when it is missing or stale; see scripts/bootstrap.py.
+PYTHON ?= python3
+RUN = $(PYTHON) scripts/bootstrap.py
+
+.PHONY: demo test lint bench prove
+demo:
+	$(RUN) -m embedtune demo
+test:
+	$(RUN) -m pytest -q -n 2 --dist loadgroup
+lint:
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+bench:
+	$(RUN) benchmarks/real_data.py
+prove:
+	$(RUN) benchmarks/prove.py

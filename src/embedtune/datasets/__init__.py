@@ -1,0 +1,1 @@
+"""Retrieval data: BEIR folders, leak-free splits."""

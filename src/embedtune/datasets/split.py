@@ -1,0 +1,703 @@
+"""Train, dev and test that share no document and no near-duplicate.
+
+The unit that is never divided is the group: a document (or a section, or a block of a single
+document), joined with every other that shares a near-duplicate passage or a query with it.
+"""
+
+import fnmatch
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import PurePath
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from embedtune.errors import ConfigError, IntegrityError, NothingUsable
+from embedtune.files import visible
+from embedtune.records import Chunk, Counts, Qrels, Query, Reject, RetrievalSet
+from embedtune.relevance import Overlaps, merge_qrels, twins_of
+from embedtune.settings import Settings
+from embedtune.similar import components, normalise
+
+STAGE = "split"
+MIN_GROUPS = 20  # under it, a finer unit is tried
+WANTED_TEST_GROUPS = 20
+MOST_TEST = 0.30  # share of the queries that test may be raised to
+LARGEST = 0.30  # share of the queries one group may hold
+BOILERPLATE = 3  # a passage with near-duplicates in more documents than this joins nothing
+FEW_QUERIES = 30
+TYPICAL_SD = 0.35  # of nDCG@10 over queries, as seen on real sets
+NAMES = ("train", "dev", "test")
+
+
+class NamedFiles(Settings):
+    """A split named by its documents."""
+
+    documents: tuple[str, ...] = Field(description="Globs of document names (docs/2024-*.pdf).")
+
+
+Part = Annotated[float, Field(gt=0, lt=1)] | NamedFiles | None
+
+
+class SplitSettings(Settings):
+    """How queries are divided into train, dev and test."""
+
+    by: Literal["auto", "document", "section", "block"] = Field(
+        "auto", description="The unit never divided; auto takes the coarsest that gives 20 groups."
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(42, description="Which groups go where.")
+    train: Part = Field(None, description="Share of the queries, or documents: [globs].")
+    dev: Part = Field(None, description="Share of the queries, or documents: [globs].")
+    test: Part = Field(None, description="Share of the queries, or documents: [globs].")
+    allow_cut: bool = Field(
+        False, description="Divide a group that holds over 30 % of the queries; leaks are flagged."
+    )
+
+    @field_validator("train", "dev", "test", mode="before")
+    @classmethod
+    def _auto_is_none(cls, value: object) -> object:
+        return None if value == "auto" else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        parts = (self.train, self.dev, self.test)
+        shares = [part for part in parts if isinstance(part, float)]
+        named = [part for part in parts if isinstance(part, NamedFiles)]
+        if shares and named:
+            raise ValueError("give shares or documents for the parts, not both")
+        if shares and (len(shares) != 3 or abs(sum(shares) - 1) > 1e-6):
+            raise ValueError(
+                f"the shares {', '.join(f'{share:g}' for share in shares)} sum to {sum(shares):g}; "
+                "give train, dev and test, summing to 1"
+            )
+        if named and not (self.dev and self.test):
+            raise ValueError("name the documents of dev and of test; the others are train")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """The judgements by split, and what was decided on the way."""
+
+    qrels: Mapping[str, Qrels]
+    group_of_query: Mapping[str, str]
+    group_of_chunk: Mapping[str, str]
+    dropped: tuple[Reject, ...]
+    counts: Counts  # of queries
+    notes: tuple[str, ...]
+    by: str  # document, section or block
+    optimistic: bool  # train and test come from one document
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReport:
+    """Leaks between splits that came with the data."""
+
+    left_out: tuple[str, ...]  # train queries in one group with dev or test
+    affected: tuple[str, ...]  # test queries in one group with train
+    pairs: int  # near-duplicate passages judged in different splits
+    notes: tuple[str, ...]
+
+
+def split_queries(
+    chunks: Sequence[Chunk],
+    queries: Sequence[Query],
+    qrels: Qrels,
+    near_duplicates: Sequence[tuple[int, int]],
+    settings: SplitSettings,
+    names: Sequence[str] = NAMES,
+) -> Splitting:
+    """Divide judged queries into train, dev and test by whole groups.
+
+    Removed first, with reason: queries without a relevant passage, queries whose passages are
+    boilerplate (near-duplicates in more than 3 documents), and ambiguous ones (the same text
+    asked of more than one group). Groups are joined by near-duplicate passages, and documents
+    and sections also by queries with passages in several. Which group goes where follows from
+    the seed and the group's name, not from the order of the input; each language is spread over
+    the parts by its share. Train queries whose passage overlaps or repeats one of dev or test
+    (on the border of a block, or beside boilerplate) leave.
+
+    Sizes by default: test = max(10 %, min(100 queries, 30 %)), dev = max(10 %, min(50, 15 %)),
+    the rest train. Test is raised, up to 30 %, until it holds 20 groups: the verdict's unit is
+    the group, and under 20 of them it can say little.
+
+    Args:
+        near_duplicates: Pairs of indices into ``chunks``.
+
+    Raises:
+        NothingUsable: Too few groups to divide, or one group (named) with over 30 % of the
+            queries and no ``allow_cut``.
+        ConfigError: A glob of a named part fits no document, or two parts name one document.
+    """
+    index = {chunk.id: chunk for chunk in chunks}
+    pairs = [(chunks[one].id, chunks[other].id) for one, other in near_duplicates]
+    twins = twins_of(chunks, near_duplicates)
+    boilerplate = _boilerplate(index, twins)
+    dropped: list[Reject] = []
+    judged: dict[str, frozenset[str]] = {}
+    for query in queries:
+        relevant = frozenset(chunk for chunk, grade in qrels.get(query.id, {}).items() if grade > 0)
+        if not relevant:
+            dropped.append(_drop(query, "no-passage", "no chunk holds its evidence"))
+        elif relevant <= boilerplate:
+            dropped.append(
+                _drop(query, "boilerplate", "its passage recurs in more than 3 documents")
+            )
+        else:
+            judged[query.id] = relevant
+    by_id = {query.id: query for query in queries if query.id in judged}
+    joins = [pair for pair in pairs if boilerplate.isdisjoint(pair)]
+    named = isinstance(settings.test, NamedFiles)
+    grouping = (
+        _group("document", index, judged, by_id, joins)
+        if named
+        else _choose_grouping(index, judged, by_id, joins, settings)
+    )
+    for query_id in grouping.ambiguous:
+        dropped.append(
+            _drop(by_id[query_id], "ambiguous", "the same text is asked of more than one group")
+        )
+        del judged[query_id]
+    notes = list(grouping.notes)
+    across = sum(index[one].document != index[other].document for one, other in joins)
+    if across:
+        notes.append(f"{across} pairs of near-duplicates keep their documents on one side")
+    if named:
+        parts = _by_files(grouping, index, judged, settings, notes)
+        for query_id in grouping.of_query.keys() - parts.keys():
+            dropped.append(_drop(by_id[query_id], "unnamed", "no part names its document"))
+    else:
+        parts = _assign(grouping.of_query, by_id, settings, names, notes)
+    parts, border = _clear_borders(parts, judged, index, twins)
+    dropped += [
+        _drop(by_id[query], "border", "its passage overlaps, or repeats, one judged in dev or test")
+        for query in sorted(border)
+    ]
+    made = {
+        name: {query.id: dict(qrels[query.id]) for query in queries if parts.get(query.id) == name}
+        for name in names
+    }
+    _check_sizes(made, grouping, notes)
+    found = leaks(chunks, made, near_duplicates)
+    if found:  # cannot be, by the above; never train on it all the same
+        raise IntegrityError(f"the split leaks: {found[:3]}; please report this")
+    kept = sum(map(len, made.values()))
+    return Splitting(
+        qrels=made,
+        group_of_query={q: g for q, g in grouping.of_query.items() if q in parts},
+        group_of_chunk=grouping.of_chunk,
+        dropped=tuple(dropped),
+        counts=Counts(len(queries), kept, len(dropped)),
+        notes=tuple(notes),
+        by=grouping.by,
+        optimistic=grouping.by != "document",
+    )
+
+
+def leaks(
+    chunks: Sequence[Chunk],
+    qrels: Mapping[str, Qrels],
+    near_duplicates: Sequence[tuple[int, int]],
+) -> list[tuple[str, str, str, str]]:
+    """What train, dev and test share: (split, passage, other split, passage there).
+
+    Relevant passages that are the same, near-duplicates, or overlapping stretches of a document.
+
+    Args:
+        near_duplicates: Pairs of indices into ``chunks``.
+    """
+    index = {chunk.id: chunk for chunk in chunks}
+    twins, overlaps = twins_of(chunks, near_duplicates), Overlaps(chunks)
+    held = {name: _relevant(qrels.get(name, {})) for name in NAMES}
+    return [
+        (one, close, other, chunk)
+        for one, other in combinations(NAMES, 2)
+        for chunk in sorted(held[other])
+        for close in sorted(_close(index[chunk], twins, overlaps) & held[one])
+    ]
+
+
+def check_given_splits(
+    data: RetrievalSet, near_duplicates: Sequence[tuple[int, int]], *, strict: bool = False
+) -> LeakReport:
+    """What leaks between splits that came with the data. They are never moved.
+
+    Train queries whose passage is in one group (same document, or joined by near-duplicates)
+    with a passage of dev or test, or whose text is asked there too, are to be left out of
+    training; test queries in one group with train are flagged, so that both figures can be
+    shown. Boilerplate (near-duplicates in more than 3 documents) is a leak to its direct
+    near-duplicates but joins no groups. Other parts (``test_…``) are no leak.
+
+    Raises:
+        IntegrityError: The same query text with the same passage is in two splits; with
+            ``strict``, any near-duplicate across splits too.
+    """
+    qrels = {name: data.qrels.get(name, {}) for name in NAMES}
+    texts = {query.id: normalise(query.text) for query in data.queries}
+    _refuse_copies(data.name, qrels, texts)
+    index = {chunk.id: number for number, chunk in enumerate(data.chunks)}
+    twins = twins_of(data.chunks, near_duplicates)
+    boilerplate = _boilerplate({chunk.id: chunk for chunk in data.chunks}, twins)
+    first: dict[str, int] = {}
+    same_document = [
+        (first.setdefault(chunk.document, i), i) for i, chunk in enumerate(data.chunks)
+    ]
+    joins = [
+        pair for pair in near_duplicates if boilerplate.isdisjoint(data.chunks[i].id for i in pair)
+    ]
+    group = components(len(data.chunks), [*same_document, *joins])
+
+    def near(names: Sequence[str], grades: Mapping[str, int], query: str) -> bool:
+        return texts[query] in asked[names] or any(
+            group[index[chunk]] in groups[names]
+            or not passages[names].isdisjoint(twins.get(chunk, ()))
+            for chunk, grade in grades.items()
+            if grade > 0
+        )
+
+    passages, groups, asked = {}, {}, {}
+    for names in (("train",), ("dev", "test")):
+        passages[names] = set().union(*(_relevant(qrels[name]) for name in names))
+        groups[names] = {group[index[chunk]] for chunk in passages[names]}
+        asked[names] = {texts[query] for name in names for query in qrels[name]}
+    left_out = tuple(q for q, own in qrels["train"].items() if near(("dev", "test"), own, q))
+    affected = tuple(q for q, own in qrels["test"].items() if near(("train",), own, q))
+    split_of = {chunk: name for name in reversed(NAMES) for chunk in _relevant(qrels[name])}
+    ids = [(data.chunks[one].id, data.chunks[other].id) for one, other in near_duplicates]
+    across = sum(
+        split_of[one] != split_of[other] for one, other in ids if {one, other} <= split_of.keys()
+    )
+    notes = []
+    if across or left_out or affected:
+        notes.append(
+            f"{across} pairs of passages judged in different splits are near-duplicates; "
+            f"{len(left_out)} of {len(qrels['train'])} train queries are left out of training, "
+            f"{len(affected)} of {len(qrels['test'])} test queries are flagged"
+        )
+    if strict and across:
+        raise IntegrityError(f"{data.name}: {notes[0]} (--strict)")
+    return LeakReport(left_out, affected, across, tuple(notes))
+
+
+def _refuse_copies(name: str, qrels: Mapping[str, Qrels], texts: Mapping[str, str]) -> None:
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    twice = []
+    for split, part in qrels.items():
+        for query, grades in part.items():
+            for chunk in _relevant({query: grades}):
+                first, where = seen.setdefault((texts[query], chunk), (query, split))
+                if where != split:
+                    twice.append(f"{visible(first)} ({where}) and {visible(query)} ({split})")
+    if twice:
+        total = sum(len(grades) for part in qrels.values() for grades in part.values())
+        raise IntegrityError(
+            f"{name}: {len(twice)} of {total} judgements ({len(twice) / total:.1%}) stand in two "
+            f"splits, the same query with the same passage, e.g. {'; '.join(twice[:3])}; remove "
+            "them from one"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Data with all of train, dev and test. ``by`` is "given" when they came with it."""
+
+    data: RetrievalSet
+    by: str = "given"
+    optimistic: bool = False
+    group_of_chunk: Mapping[str, str] = field(default_factory=dict)  # where all parts were made
+    dropped: tuple[Reject, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def complete_splits(
+    data: RetrievalSet, near_duplicates: Sequence[tuple[int, int]], settings: SplitSettings
+) -> Completion:
+    """``data`` with train, dev and test; what it lacks is cut out of what it has.
+
+    Raises:
+        NothingUsable: There is no train split: nothing to train on that test does not know.
+    """
+    have = {name for name in NAMES if data.qrels.get(name)}
+    if have == set(NAMES):
+        return Completion(data)
+    if not have:  # judgements under another name: all of them are ours to divide
+        pool, rest, names = merge_qrels(data.qrels.values()), {}, NAMES
+    elif "train" in have:
+        names = tuple(name for name in NAMES if name == "train" or name not in have)
+        pool = data.qrels["train"]
+        rest = {name: part for name, part in data.qrels.items() if name not in names}
+    else:
+        raise NothingUsable(f"{data.name}: no train split; there is {', '.join(sorted(have))} only")
+    queries = [query for query in data.queries if query.id in pool]
+    split = split_queries(data.chunks, queries, pool, near_duplicates, settings, names)
+    source = "train" if rest else ", ".join(map(visible, data.qrels))
+    note = f"{' and '.join(names)} made of {source}, by {split.by}"
+    if split.dropped:
+        reasons = Counter(reject.code for reject in split.dropped)
+        note += "; left out: " + ", ".join(f"{n} {code}" for code, n in sorted(reasons.items()))
+    return Completion(
+        RetrievalSet(data.name, data.chunks, data.queries, {**rest, **split.qrels}, bool(rest)),
+        split.by,
+        split.optimistic,
+        {} if rest else split.group_of_chunk,
+        split.dropped,
+        (note, *split.notes),
+    )
+
+
+# ---- groups
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouping:
+    by: str
+    of_query: dict[str, str]
+    of_chunk: dict[str, str]
+    ambiguous: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> Counter[str]:
+        return Counter(self.of_query.values())
+
+
+def _choose_grouping(
+    chunks: Mapping[str, Chunk],
+    judged: Mapping[str, frozenset[str]],
+    queries: Mapping[str, Query],
+    joins: Sequence[tuple[str, str]],
+    settings: SplitSettings,
+) -> _Grouping:
+    """The coarsest unit that gives enough groups, none of them too large."""
+    units = ("document", "section", "block") if settings.by == "auto" else (settings.by,)
+    problem = ""
+    for unit in units:
+        grouping = _group(unit, chunks, judged, queries, joins)
+        sizes = grouping.sizes
+        group, largest = max(sizes.items(), key=lambda item: item[1], default=("", 0))
+        too_large = largest > LARGEST * sum(sizes.values())
+        if too_large and settings.allow_cut:
+            grouping = _group(unit, chunks, judged, queries, ())
+            sizes = grouping.sizes
+            too_large = max(sizes.values()) > LARGEST * sum(sizes.values())
+        enough = MIN_GROUPS if settings.by == "auto" and unit != "block" else 3
+        if len(sizes) >= enough and not too_large:
+            if unit == "document":
+                return grouping
+            why = f", since {problem}" if problem else ""
+            note = f"split by {unit}{why}: within one document, optimistic for new documents"
+            return replace(grouping, notes=(note,))
+        if len(sizes) >= enough:
+            problem = _joining(group, largest, sum(sizes.values()), grouping, chunks, joins)
+        elif not problem or unit == "block":
+            problem = f"there is only {len(sizes)} group by {unit}" if len(sizes) == 1 else (
+                f"there are only {len(sizes)} groups by {unit}")  # fmt: skip
+    advice = (
+        "set split.allow_cut to divide it all the same (leaks are flagged)"
+        if settings.by == "auto"
+        else "split.by: auto finds a finer unit"
+    )
+    raise NothingUsable(f"the queries cannot be split: {problem}; {advice}")
+
+
+def _joining(
+    group: str,
+    largest: int,
+    total: int,
+    grouping: _Grouping,
+    chunks: Mapping[str, Chunk],
+    joins: Sequence[tuple[str, str]],
+) -> str:
+    examples = [
+        f"{visible(chunks[one].text, 40)!r} in {visible(chunks[one].source or chunks[one].document, 40)} "
+        f"and {visible(chunks[other].source or chunks[other].document, 40)}"
+        for one, other in joins
+        if grouping.of_chunk[one] == group and chunks[one].document != chunks[other].document
+    ]
+    why = f", joined by near-duplicates such as {'; '.join(examples[:3])}" if examples else ""
+    return f"one group holds {largest} of {total} queries (over {LARGEST:.0%}){why}"
+
+
+def _group(
+    unit: str,
+    chunks: Mapping[str, Chunk],
+    judged: Mapping[str, frozenset[str]],
+    queries: Mapping[str, Query],
+    joins: Sequence[tuple[str, str]],
+) -> _Grouping:
+    own = _blocks(chunks, judged, queries) if unit == "block" else {
+        chunk.id: _unit_name(chunk, unit) for chunk in chunks.values()
+    }  # fmt: skip
+    parent = {name: name for name in own.values()}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    def join(ids: Iterable[str]) -> None:
+        first, *others = sorted({root(own[chunk]) for chunk in ids})
+        for other in others:
+            parent[other] = first
+
+    for pair in joins:
+        join(pair)
+    # the same text asked of unrelated groups has no single answer; found before queries join
+    asked: dict[str, set[str]] = defaultdict(set)
+    for query, relevant in judged.items():
+        asked[normalise(queries[query].text)] |= {root(own[chunk]) for chunk in relevant}
+    together: dict[str, int] = Counter(normalise(queries[query].text) for query in judged)
+    ambiguous = tuple(
+        query
+        for query in judged
+        if together[text := normalise(queries[query].text)] > 1 and len(asked[text]) > 1
+    )
+    for query, relevant in judged.items():
+        # blocks are contiguous: a passage on a border is dealt with by leaving it out of train
+        if query not in ambiguous and unit != "block":
+            join(relevant)
+    of_query = {
+        query: root(own[min(relevant, key=lambda chunk: (chunks[chunk].start, chunk))])
+        for query, relevant in judged.items()
+        if query not in ambiguous
+    }
+    of_chunk = {chunk: root(name) for chunk, name in own.items()}
+    return _Grouping(unit, of_query, of_chunk, ambiguous)
+
+
+def _unit_name(chunk: Chunk, unit: str) -> str:
+    if unit == "document":
+        return chunk.document
+    return "\x1f".join((chunk.document, *chunk.section))
+
+
+def _blocks(
+    chunks: Mapping[str, Chunk],
+    judged: Mapping[str, frozenset[str]],
+    queries: Mapping[str, Query],
+) -> dict[str, str]:
+    """Chunk id -> block: 20 to 40 contiguous stretches of equal query count."""
+
+    def place(chunk: Chunk) -> tuple[str, int, str]:
+        return (chunk.document, chunk.start, chunk.id)
+
+    starts = sorted(min(place(chunks[chunk]) for chunk in relevant) for relevant in judged.values())
+    count = min(max(20, min(40, len(starts) // 10)), max(1, len(starts) // 2))
+    borders = sorted({starts[round(number * len(starts) / count)] for number in range(1, count)})
+    own = {}
+    number = 0
+    for chunk in sorted(chunks.values(), key=place):
+        while number < len(borders) and place(chunk) >= borders[number]:
+            number += 1
+        own[chunk.id] = f"block {number + 1:02d}"
+    return own
+
+
+def _boilerplate(
+    chunks: Mapping[str, Chunk], twins: Mapping[str, Collection[str]]
+) -> frozenset[str]:
+    """Chunks that recur, nearly unchanged, in more than 3 documents."""
+    return frozenset(
+        chunk
+        for chunk, alike in twins.items()
+        if len({chunks[other].document for other in alike}) > BOILERPLATE
+    )
+
+
+def _close(chunk: Chunk, twins: Mapping[str, frozenset[str]], overlaps: Overlaps) -> frozenset[str]:
+    """The chunk, its near-duplicates and what it overlaps."""
+    near = twins.get(chunk.id, frozenset())
+    return near | {chunk.id} | {other.id for other in overlaps.of(chunk.span)}
+
+
+# ---- assignment
+
+
+def _assign(
+    of_query: Mapping[str, str],
+    queries: Mapping[str, Query],
+    settings: SplitSettings,
+    names: Sequence[str],
+    notes: list[str],
+) -> dict[str, str]:
+    """Query id -> split, whole groups at a time, each language by its share."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for query, group in of_query.items():
+        members[group].append(query)
+    by_language: dict[str, list[str]] = defaultdict(list)
+    for group, own in members.items():
+        spoken = Counter(queries[query].language for query in own)
+        by_language[max(sorted(spoken), key=spoken.__getitem__)].append(group)
+    for groups in by_language.values():
+        groups.sort(key=lambda group: _draw(settings.seed, group))
+    sizes = {group: len(own) for group, own in members.items()}
+    wanted = {
+        name: _share(name, len(of_query), settings) for name in ("test", "dev") if name in names
+    }
+    may_rise = "test" in wanted and settings.test is None
+    begin = wanted.get("test", 0.0)
+    parts = _fill(by_language, sizes, wanted)
+    while may_rise and wanted["test"] < MOST_TEST and _count(parts, "test") < WANTED_TEST_GROUPS:
+        wanted["test"] = min(MOST_TEST, wanted["test"] + 0.01)
+        parts = _fill(by_language, sizes, wanted)
+    if may_rise and wanted["test"] > begin:
+        notes.append(
+            f"test raised from {begin:.0%} to {wanted['test']:.0%} of the queries; it holds "
+            f"{_count(parts, 'test')} groups"
+        )
+    return {query: parts[group] for query, group in of_query.items()}
+
+
+def _count(parts: Mapping[str, str], name: str) -> int:
+    return sum(part == name for part in parts.values())
+
+
+def _fill(
+    by_language: Mapping[str, Sequence[str]],
+    sizes: Mapping[str, int],
+    wanted: Mapping[str, float],
+) -> dict[str, str]:
+    """Group -> part: for each language, test and dev take groups in order until they are full."""
+    parts: dict[str, str] = {}
+    for groups in by_language.values():
+        total = sum(sizes[group] for group in groups)
+        for name, share in wanted.items():
+            target, filled = share * total, 0
+            for group in groups:
+                # take it when that brings the part nearer to its size than leaving it
+                if group not in parts and filled + sizes[group] / 2 <= target:
+                    parts[group] = name
+                    filled += sizes[group]
+        for group in groups:
+            parts.setdefault(group, "train")
+    return parts
+
+
+def _share(name: str, total: int, settings: SplitSettings) -> float:
+    given = getattr(settings, name)
+    if isinstance(given, float):
+        return given
+    if name == "test":
+        return max(0.10, min(100 / total, 0.30)) if total else 0.1
+    if name == "dev":
+        return max(0.10, min(50 / total, 0.15)) if total else 0.1
+    return 1.0
+
+
+def _draw(seed: int, group: str) -> str:
+    return hashlib.sha256(f"{seed}/{group}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _by_files(
+    grouping: _Grouping,
+    chunks: Mapping[str, Chunk],
+    judged: Mapping[str, frozenset[str]],
+    settings: SplitSettings,
+    notes: list[str],
+) -> dict[str, str]:
+    """Named documents. A group that reaches into two parts goes to test before dev before train.
+
+    What no part names is train; where train is named too, it is left out.
+    """
+    ranking = ("test", "dev", "train", "")
+    part_of = _named_parts({chunk.source or chunk.document for chunk in chunks.values()}, settings)
+    own = {
+        query: min(
+            (part_of[chunks[chunk].source or chunks[chunk].document] for chunk in judged[query]),
+            key=ranking.index,
+        )
+        for query in grouping.of_query
+    }
+    part_of_group: dict[str, str] = {}
+    for query, group in grouping.of_query.items():
+        best = part_of_group.setdefault(group, own[query])
+        part_of_group[group] = min(best, own[query], key=ranking.index)
+    parts = {query: part_of_group[group] for query, group in grouping.of_query.items()}
+    moved = sum(part != own[query] for query, part in parts.items())
+    if moved:
+        notes.append(
+            f"{moved} queries moved to the part of a document that shares near-duplicates or "
+            "queries with theirs"
+        )
+    return {query: part for query, part in parts.items() if part}
+
+
+def _named_parts(sources: Iterable[str], settings: SplitSettings) -> dict[str, str]:
+    """Document name -> the part that names it."""
+    sources = sorted(sources)
+    part_of = dict.fromkeys(sources, "" if isinstance(settings.train, NamedFiles) else "train")
+    faults = []
+    claimed: dict[str, str] = {}
+    for name in ("test", "dev", "train"):
+        named = getattr(settings, name)
+        for glob in named.documents if isinstance(named, NamedFiles) else ():
+            fitting = [
+                source
+                for source in sources
+                if fnmatch.fnmatchcase(source, glob)
+                or fnmatch.fnmatchcase(PurePath(source).name, glob)
+            ]
+            if not fitting:
+                faults.append(
+                    f"split.{name}.documents: {visible(glob)!r} fits none of {len(sources)} "
+                    f"documents; there is {', '.join(map(visible, sources[:3]))}"
+                )
+            for source in fitting:
+                if claimed.setdefault(source, name) != name:
+                    faults.append(
+                        f"split: {visible(source)} is named by {claimed[source]} and by {name}"
+                    )
+                part_of[source] = claimed[source]
+    if faults:
+        raise ConfigError(faults)
+    return part_of
+
+
+def _clear_borders(
+    parts: Mapping[str, str],
+    judged: Mapping[str, frozenset[str]],
+    chunks: Mapping[str, Chunk],
+    twins: Mapping[str, frozenset[str]],
+) -> tuple[dict[str, str], set[str]]:
+    """Leave out of dev, then of train, what overlaps or repeats passages of a later part."""
+    overlaps = Overlaps(chunks.values())
+    kept = dict(parts)
+    border: set[str] = set()
+    for name, guarded in (("dev", ("test",)), ("train", ("dev", "test"))):
+        held = {chunk for query, part in kept.items() if part in guarded for chunk in judged[query]}
+        near = {other for chunk in held for other in _close(chunks[chunk], twins, overlaps)}
+        leaving = {q for q, part in kept.items() if part == name and not near.isdisjoint(judged[q])}
+        border |= leaving
+        kept = {query: part for query, part in kept.items() if query not in leaving}
+    return kept, border
+
+
+def _check_sizes(
+    made: Mapping[str, Mapping[str, object]], grouping: _Grouping, notes: list[str]
+) -> None:
+    empty = [name for name, part in made.items() if not part]
+    if empty:
+        raise NothingUsable(
+            f"the queries cannot be split: {' and '.join(empty)} would be empty with "
+            f"{len(grouping.sizes)} groups and {len(grouping.of_query)} queries; give more "
+            "documents or queries, or split.by: auto"
+        )
+    tests = len(made.get("test", ()))
+    if 0 < tests < FEW_QUERIES:
+        width = 2 * 1.96 * TYPICAL_SD / math.sqrt(tests)
+        notes.append(
+            f"only {tests} test queries: the 95 % interval of nDCG@10 will be about {width:.2f} wide"
+        )
+
+
+def _drop(query: Query, code: str, message: str) -> Reject:
+    return Reject(STAGE, code, message, excerpt=visible(query.text), item=query.id, unusable=False)
+
+
+def _relevant(qrels: Qrels) -> set[str]:
+    return {chunk for grades in qrels.values() for chunk, grade in grades.items() if grade > 0}

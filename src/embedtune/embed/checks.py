@@ -1,0 +1,168 @@
+"""What a model folder must pass before anything in it is loaded.
+
+Formats without a checksum load damaged weights without complaint, and a folder with a file
+missing loads as another model than it was; so the files are read first.
+"""
+
+import functools
+import json
+import re
+import struct
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from embedtune.errors import IntegrityError
+from embedtune.files import read_json, sha256_of, visible
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@functools.cache
+def _hash_of_version(path: Path, changed: int) -> str:
+    return sha256_of(path)
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file, worked out once as long as the file does not change."""
+    return _hash_of_version(path, path.stat().st_mtime_ns)
+
+
+def check_model_folder(
+    folder: Path, *, trust_remote_code: bool = False, modules_required: bool = True
+) -> None:
+    """Refuse a folder that would load as another model than it was, or run foreign code.
+
+    Raises:
+        IntegrityError: Names the file and what is wrong with it.
+    """
+    for module_folder, module_type in _modules(folder, modules_required):
+        if not trust_remote_code and not module_type.startswith("sentence_transformers."):
+            raise IntegrityError(
+                f"{folder / 'modules.json'}: wants the foreign code {visible(module_type)}; "
+                "not run unless trust_remote_code is set for this revision"
+            )
+        if not module_folder.is_dir() and not module_type.endswith(".Normalize"):
+            raise IntegrityError(f"{module_folder}: missing although modules.json names it; "
+                                 "copy the whole model folder")  # fmt: skip
+        if module_folder.is_dir():
+            _check_weights(module_folder)
+    config_file = folder / "config.json"
+    config = read_json_object(config_file) if config_file.is_file() else {}
+    if "auto_map" in config and not trust_remote_code:
+        raise IntegrityError(
+            f"{config_file}: the model wants its own Python code (auto_map); not run unless "
+            "trust_remote_code is set for this revision"
+        )
+    _check_vocabulary(folder)
+
+
+def _modules(folder: Path, required: bool) -> list[tuple[Path, str]]:
+    """(folder, type) of each module, in order; names that leave the folder are refused."""
+    file = folder / "modules.json"
+    if not file.is_file():
+        if required:
+            raise IntegrityError(
+                f"{folder}: no modules.json, so pooling, length and normalising are unknown and "
+                "would be guessed; expected a folder saved by sentence-transformers"
+            )
+        return [(folder, "sentence_transformers.models.Transformer")]
+    try:
+        entries = read_json(file)
+        named = [(str(entry["path"]), str(entry["type"])) for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{file}: damaged ({visible(error)})") from error
+    modules = []
+    for path, kind in named:
+        parts = PurePosixPath(path.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", path):
+            raise IntegrityError(f"{file}: the module path {visible(path)!r} leaves the folder")
+        modules.append((folder / path, kind))
+    return modules
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A model's own JSON file; whatever is wrong with it is named with the path."""
+    try:
+        value = read_json(path)
+    except (ValueError, OSError) as error:
+        raise IntegrityError(f"{path}: cannot be read ({visible(error)})") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{path}: expected an object, found {type(value).__name__}")
+    return value
+
+
+def _check_weights(folder: Path) -> None:
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in weights:
+        safetensors_header(path)
+        target = path.resolve().name  # the hub cache names blobs by their hash
+        if path.is_symlink() and SHA256.fullmatch(target):
+            resolved = path.resolve()
+            if hash_of(resolved) != target:
+                raise IntegrityError(f"{path}: content does not match its hash; fetch it again")
+    pickles = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in PICKLES and path.name != "training_args.bin"
+    ]
+    if pickles and not weights:
+        raise IntegrityError(
+            f"{pickles[0]}: pickled weights can run code when loaded and are refused; convert "
+            "them to model.safetensors"
+        )
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """Tensor name -> {dtype, shape, data_offsets}, after checking that the file is whole."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if size == 0:
+            raise IntegrityError(f"{path}: empty file where weights are due; copy it again")
+        if start.startswith(b"version "):
+            raise IntegrityError(f"{path}: a text pointer of a large-file store instead of the "
+                                 "weights; fetch the real file (git lfs pull)")  # fmt: skip
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if not 2 <= length <= size - 8:
+            raise IntegrityError(f"{path}: not a safetensors file, or cut short ({size} bytes)")
+        try:
+            header = json.loads(file.read(length))
+            tensors = {name: facts for name, facts in header.items() if name != "__metadata__"}
+            end = max((facts["data_offsets"][1] for facts in tensors.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError(f"{path}: damaged header ({visible(error)})") from error
+    if 8 + length + end != size:
+        raise IntegrityError(f"{path}: cut short or damaged, {size} bytes where its own header "
+                             f"says {8 + length + end}; copy it again")  # fmt: skip
+    return tensors
+
+
+def _check_vocabulary(folder: Path) -> None:
+    """The tokenizer must fit the embedding table; a foreign one gives plausible nonsense."""
+    weights, tokenizer = folder / "model.safetensors", folder / "tokenizer.json"
+    if not weights.is_file() or not tokenizer.is_file():
+        return
+    rows = [
+        int(facts["shape"][0])
+        for name, facts in safetensors_header(weights).items()
+        if name.endswith(("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight",
+                          "embedding.weight"))
+    ]  # fmt: skip
+    if not rows:
+        return
+    described = read_json_object(tokenizer)
+    vocabulary = described.get("model", {}).get("vocab", ())
+    ids = (
+        [id for id in vocabulary.values() if isinstance(id, int)]
+        if isinstance(vocabulary, dict)
+        else range(len(vocabulary))
+    )
+    added = [token.get("id", 0) for token in described.get("added_tokens", ())]
+    size = 1 + max((*ids, *added), default=0)
+    # tables are often padded by a little, for speed
+    if size > rows[0] or size < 0.9 * rows[0]:
+        raise IntegrityError(
+            f"{folder}: the tokenizer knows {size} tokens, the embedding table has {rows[0]} "
+            "rows; the tokenizer is of another model"
+        )

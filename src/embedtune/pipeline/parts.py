@@ -1,0 +1,352 @@
+"""One stage at a time, for the commands that do a part of the job over plain folders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedtune.config import RunSettings
+from embedtune.errors import ConfigError, NothingUsable
+from embedtune.evaluation.evaluate import Evaluator, System
+from embedtune.evaluation.systems import open_embedder, parse_system, parse_systems
+from embedtune.files import read_json
+from embedtune.pipeline.console import Console
+from embedtune.pipeline.judge import Judgement, judge, local
+from embedtune.pipeline.run import (
+    check_length,
+    chunk_recipe,
+    files_digest,
+    open_recorded_chat,
+    plain,
+    query_recipe,
+    split_recipe,
+)
+from embedtune.pipeline.steps import Step, chunk_step, query_step, read_step, split_step
+from embedtune.pipeline.stored import Dataset, load_chunks, load_given, load_rejects
+from embedtune.pipeline.tune import FACTS, tune, unreadable
+from embedtune.records import Chunk, Counts, Reject, unusable
+from embedtune.results import SystemScores
+from embedtune.run import MANIFEST, Recipe, StageFolder, build_folder
+from embedtune.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The folder that a data command left, and its account."""
+
+    out: Path
+    counts: Counts
+    rejects: tuple[Reject, ...]
+    notes: tuple[str, ...]
+
+
+def read_into(paths: Sequence[Path], out: Path, settings: RunSettings, console: Console) -> Part:
+    """``embedtune read``: documents.jsonl and rejects.jsonl in ``out``."""
+    for path in paths:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"--out {out} is inside {path}: choose a folder outside the input")
+    recipe = Recipe(
+        "read", 1, plain(settings.documents, "paths"), inputs={"files": files_digest(paths)}
+    )
+    return _part("read", out, recipe, lambda folder: read_step(paths, folder, settings, console))
+
+
+def chunk_into(documents: Path, out: Path, settings: RunSettings, console: Console) -> Part:
+    """``embedtune chunk``: chunks.jsonl in ``out``; the documents are kept beside them."""
+    from embedtune.embed.tokens import load_tokens
+
+    source = _left_by("read", documents, "documents.jsonl")
+    tokens = load_tokens(settings.model.base[0])
+    check_length(settings, settings.model.base[0], tokens.max_tokens)
+    recipe = chunk_recipe(settings, source.digest, tokens.name)
+
+    def build(folder: Path) -> Step:
+        step = chunk_step(documents, folder, tokens, settings, console)
+        _copy(documents / "documents.jsonl", folder)
+        return step
+
+    return _part("chunk", out, recipe, build)
+
+
+def generate_into(chunks: Path, out: Path, settings: RunSettings, console: Console) -> Part:
+    """``embedtune generate``: queries.jsonl in ``out``; answers are stored beside it."""
+    source = _left_by("chunk", chunks, "chunks.jsonl")
+    with Store(out.parent / "answers.sqlite") as store:
+        chat = open_recorded_chat(settings, store)
+        recipe = query_recipe(settings, "", source.digest, chat)
+        return _part(
+            "generate",
+            out,
+            recipe,
+            lambda folder: query_step(chunks, chunks, folder, chat, settings, console),
+        )
+
+
+def split_into(
+    chunks: Path, queries: Path, out: Path, settings: RunSettings, console: Console
+) -> Part:
+    """``embedtune split``: a BEIR folder with train, dev and test in ``out``."""
+    sources = (
+        _left_by("chunk", chunks, "chunks.jsonl"),
+        _left_by("generate", queries, "queries.jsonl"),
+    )
+    recipe = split_recipe(settings, *(source.digest for source in sources))
+    return _part(
+        "split",
+        out,
+        recipe,
+        lambda folder: split_step(out.name, chunks, queries, folder, settings, console),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """What ``embedtune train`` tells."""
+
+    facts: dict[str, Any]
+    unusable: bool
+
+    def text(self) -> str:
+        facts = self.facts
+        return (
+            f"{facts['model']}: {facts['metric']} on dev {facts['base_score']:.3f} → "
+            f"{facts['dev']:.3f} (step {facts['best_step']}, merged with the base at "
+            f"{facts['alpha']:.1f})"
+        )
+
+
+def train_into(
+    data: Path,
+    base: str,
+    out: Path,
+    settings: RunSettings,
+    console: Console,
+    *,
+    fresh: bool = False,
+    strict: bool = False,
+) -> TrainedModel:
+    """``embedtune train``: a model folder ``out`` from the train and dev qrels of a BEIR folder.
+
+    Raises:
+        ConfigError: The base's tokenizer does not know the text, among others.
+        IntegrityError: A leak; or half-done training on other data waits in ``out``.
+    """
+    from embedtune.embed.models import resolve_model
+    from embedtune.embed.tokens import load_tokens
+
+    _folder(data)
+    resolved = resolve_model(base)
+    given = load_given(data, settings.split, strict=strict)
+    note = unreadable(given.data, load_tokens(base), base)
+    if note and not settings.training.allow_unknown_tokens:
+        raise ConfigError(note)
+    for line in given.notes:
+        console.say(f"  {line}")
+    metric = settings.evaluation.metric
+    recipe = Recipe(
+        "train",
+        1,
+        {"training": plain(settings.training), "evaluation": plain(settings.evaluation, "rivals")},
+        {"base": resolved.label},
+        {"data": train_digest(given)},
+    )
+
+    def build(folder: Path) -> Mapping[str, Any]:
+        tuned = tune(
+            given.data,
+            base,
+            folder / "work",
+            near_duplicates=given.twins,
+            left_out=given.left_out,
+            training=settings.training,
+            evaluation=settings.evaluation,
+            facts={"data": train_digest(given)},
+            console=console,
+        )
+        for path in tuned.model.iterdir():
+            path.rename(folder / path.name)
+        for name in ("history.jsonl", "merge.json"):
+            (folder / "work" / name).rename(folder / name)
+        tuned.model.rmdir()
+        (folder / "work").rmdir()
+        return tuned.facts()
+
+    done = build_folder(out, recipe, build, fresh=fresh)
+    facts = {"model": str(out), "base": base, "metric": metric, "left_out": len(given.left_out),
+             **done.facts}  # fmt: skip
+    return TrainedModel(facts, unusable(given.rejects))
+
+
+def train_digest(given: Dataset) -> str:
+    """What a training on the data set depends on: texts, train and dev judgements, left-outs."""
+    from embedtune.records import content_id
+
+    qrels = {name: given.data.qrels[name] for name in ("train", "dev")}
+    return content_id(
+        "t",
+        [(chunk.id, chunk.embedded) for chunk in given.data.chunks],
+        [(query.id, query.text) for query in given.data.queries
+         if any(query.id in part for part in qrels.values())],
+        sorted((name, query, sorted(grades.items())) for name, part in qrels.items()
+               for query, grades in part.items()),
+        sorted(given.left_out),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    systems: tuple[SystemScores, ...]
+    queries: int
+    unusable: bool
+
+
+def evaluate_systems(
+    data: Path, split: str, systems: Sequence[str], settings: RunSettings, console: Console
+) -> Evaluation:
+    """``embedtune evaluate``: systems side by side on one split of a BEIR folder."""
+    from embedtune.datasets.beir import read_beir
+    from embedtune.similar import near_duplicates
+
+    _folder(data)
+    parsed = parse_systems(systems)
+    reading = read_beir(data)
+    chunks = reading.data.chunks
+    pairs = near_duplicates([chunk.embedded for chunk in chunks])
+    with Store(_vector_store()) as store:
+        evaluator = Evaluator(
+            reading.data,
+            settings.evaluation,
+            near_duplicates=[(chunks[one].id, chunks[other].id) for one, other in pairs],
+            embedder_of=_cached(store, console),
+        )
+        queries = len(evaluator.queries(split))
+        scores = tuple(evaluator.score(system, split) for system in parsed)
+    return Evaluation(scores, queries, unusable(reading.rejects))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    judgement: Judgement
+    notes: tuple[str, ...]
+    unusable: bool
+
+
+def compare_models(
+    data: Path,
+    split: str,
+    base: str,
+    tuned: str,
+    settings: RunSettings,
+    console: Console,
+    *,
+    strict: bool = False,
+) -> Comparison:
+    """``embedtune compare``: the verdict on ``tuned``, beside ``base``, BM25 and hybrids."""
+    from embedtune.embed.tokens import load_tokens
+
+    _folder(data)
+    base_system, tuned_system = parse_system(base), parse_system(tuned)
+    given = load_given(data, settings.split, strict=strict)
+    for line in given.notes:
+        console.say(f"  {line}")
+    with Store(_vector_store()) as store:
+        judgement = judge(
+            given.data,
+            local(base, "base") if base_system.label == base else base_system,
+            local(tuned, "tuned") if tuned_system.label == tuned else tuned_system,
+            split=split,
+            settings=settings.evaluation,
+            rivals=parse_systems(settings.evaluation.rivals),
+            tokens=load_tokens(base_system.model),
+            near_duplicates=given.twins,
+            affected=given.affected,
+            removed=_trained_without_leaks(Path(tuned_system.model), given),
+            embedder_of=_cached(store, console),
+        )
+    return Comparison(judgement, given.notes, unusable(given.rejects))
+
+
+def search_passages(
+    query: str, data: Path, system: str, k: int, console: Console
+) -> list[tuple[Chunk, float]]:
+    """``embedtune search``: the best ``k`` passages for one query, with scores."""
+    from embedtune.datasets.beir import read_beir
+    from embedtune.retrieve.bm25 import BM25
+    from embedtune.retrieve.dense import DenseRetriever
+    from embedtune.retrieve.fusion import FusedRetriever
+
+    if not query.strip():
+        raise ConfigError("the query is empty")
+    parsed = parse_system(system)
+    chunks = (
+        load_chunks(data)
+        if (data / "chunks.jsonl").exists()
+        else read_beir(_folder(data)).data.chunks
+    )
+    if not chunks:
+        raise NothingUsable(f"{data}: no passages to search")
+    by_id = {chunk.id: chunk for chunk in chunks}
+    with Store(_vector_store()) as store:
+        retrievers = []
+        if parsed.kind in ("bm25", "hybrid"):
+            retrievers.append(BM25(chunks))
+        if parsed.kind != "bm25":
+            retrievers.append(DenseRetriever(_cached(store, console)(parsed), chunks))
+        retriever = retrievers[0] if len(retrievers) == 1 else FusedRetriever(retrievers)
+        return [(by_id[hit.chunk], hit.score) for hit in retriever.search([query], k)[0]]
+
+
+def _part(name: str, out: Path, recipe: Recipe, build: Any) -> Part:
+    done = build_folder(out, recipe, lambda folder: build(folder).facts())
+    return Part(
+        out, Counts(**done.facts["counts"][name]), load_rejects(out), tuple(done.facts["notes"])
+    )
+
+
+def _left_by(command: str, folder: Path, file: str) -> StageFolder:
+    """A folder that another command left, whole."""
+    from embedtune.run import find_stage, verify
+
+    if not (folder / file).is_file() or not (folder / MANIFEST).is_file():
+        raise ConfigError(f"{folder}: expected a folder left by `embedtune {command}`, with {file}")
+    stage = find_stage(folder.parent, folder.name)
+    if stage is None:
+        raise ConfigError(f"{folder}: expected a folder left by `embedtune {command}`")
+    verify(stage)
+    return stage
+
+
+def _folder(data: Path) -> Path:
+    if not data.is_dir():
+        raise ConfigError(f"--data {data}: no such folder")
+    return data
+
+
+def _copy(file: Path, folder: Path) -> None:
+    from embedtune.files import write_bytes
+
+    write_bytes(folder / file.name, file.read_bytes())
+
+
+def _vector_store() -> Path:
+    """Where vectors of commands without a run directory are kept, so that none is made twice."""
+    import os
+
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "embedtune" / "vectors.sqlite"
+
+
+def _cached(store: Store, console: Console) -> Any:
+    from embedtune.embed.recorded import RecordedEmbedder
+
+    def open_cached(system: System) -> RecordedEmbedder:
+        report = console.progress(f"texts encoded by {system.label}")
+        return RecordedEmbedder(open_embedder(system), store, progress=report)
+
+    return open_cached
+
+
+def _trained_without_leaks(model: Path, given: Dataset) -> bool:
+    """Whether the model says it was trained on this data with its leaks left out."""
+    path = model / FACTS
+    return path.is_file() and read_json(path).get("data") == train_digest(given)

@@ -1,0 +1,157 @@
+"""What each data stage does with files: read records, call its function, leave the outcome.
+
+The same steps serve ``embedtune run`` and the commands that do one stage alone.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedtune.config import RunSettings
+from embedtune.embed.tokens import Tokens
+from embedtune.errors import NothingUsable
+from embedtune.files import write_jsonl
+from embedtune.llm.recorded import RecordedChat
+from embedtune.pipeline.console import Console, counts_line, reject_lines
+from embedtune.pipeline.stored import (
+    Dataset,
+    load_chunks,
+    load_documents,
+    load_queries,
+    save_dataset,
+    save_rejects,
+)
+from embedtune.records import Counts, Reject, RetrievalSet, as_row
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The account of one stage, for its manifest."""
+
+    name: str
+    counts: Counts
+    rejects: tuple[Reject, ...]
+    notes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        return {"counts": {self.name: asdict(self.counts)}, "notes": list(self.notes)}
+
+
+def read_step(paths: Sequence[Path], folder: Path, settings: RunSettings, console: Console) -> Step:
+    """Files to ``documents.jsonl``."""
+    from embedtune.documents import read_documents
+
+    own = settings.documents
+    password = os.environ.get(own.password_env) if own.password_env else None
+    reading = read_documents(paths, own, console.progress("files"), password=password)
+    write_jsonl(folder / "documents.jsonl", map(as_row, reading.documents))
+    rejects = (*reading.rejects, *reading.duplicates)
+    step = _leave(Step("read", reading.counts, rejects, reading.notes), folder, console)
+    if not reading.documents:
+        raise NothingUsable("no document could be read; see the messages above")
+    return step
+
+
+def chunk_step(
+    documents: Path, folder: Path, tokens: Tokens, settings: RunSettings, console: Console
+) -> Step:
+    """``documents.jsonl`` to ``chunks.jsonl``."""
+    from embedtune.documents import chunk_documents
+
+    made = chunk_documents(
+        load_documents(documents), tokens, settings.chunks, console.progress("documents cut")
+    )
+    write_jsonl(folder / "chunks.jsonl", map(as_row, made.chunks))
+    step = _leave(Step("chunk", made.counts, made.rejects, ()), folder, console)
+    if not made.chunks:
+        raise NothingUsable("no chunk could be made of the documents; see the messages above")
+    return step
+
+
+def query_step(
+    documents: Path,
+    chunks: Path,
+    folder: Path,
+    chat: RecordedChat | None,
+    settings: RunSettings,
+    console: Console,
+) -> Step:
+    """``chunks.jsonl`` to ``queries.jsonl``: generated, extracted and brought by the user."""
+    from embedtune.queries import extract_queries, generate_queries, read_real_queries
+
+    own = settings.queries
+    pieces, sources = load_chunks(chunks), load_documents(documents)
+    made = []
+    if own.source == "llm" and chat is not None:
+        console.say(f"queries from {chat.name}")
+        report = console.progress("chunks asked about")
+        made.append(generate_queries(pieces, sources, chat, own, report))
+    elif own.source == "extractive":
+        made.append(extract_queries(pieces, sources, own))
+    if own.file is not None:
+        from embedtune.retrieve.bm25 import BM25
+
+        pool = BM25(pieces) if chat else None  # proposes the passages that the model judges
+        report = console.progress("real queries")
+        made.append(read_real_queries(own.file, pieces, sources, chat, pool, own, report))
+    found = {query.id: query for part in made for query in part.queries}
+    write_jsonl(folder / "queries.jsonl", map(as_row, found.values()))
+    rejects = tuple(reject for part in made for reject in part.rejects)
+    notes = tuple(note for part in made for note in part.notes)
+    step = _leave(
+        Step("generate", _added([part.counts for part in made]), rejects, notes), folder, console
+    )
+    if not found:
+        raise NothingUsable("no query is left to work with; see the messages above")
+    return step
+
+
+def split_step(
+    name: str, chunks: Path, queries: Path, folder: Path, settings: RunSettings, console: Console
+) -> Step:
+    """Chunks and queries to a BEIR folder with judgements and leak-free splits."""
+    from embedtune.datasets.split import split_queries
+    from embedtune.relevance import judge
+    from embedtune.similar import near_duplicates
+
+    pieces, asked = load_chunks(chunks), load_queries(queries)
+    pairs = near_duplicates([chunk.embedded for chunk in pieces])
+    split = split_queries(pieces, asked, judge(asked, pieces, pairs), pairs, settings.split)
+    kept = {query for part in split.qrels.values() for query in part}
+    save_dataset(
+        folder,
+        Dataset(
+            data=RetrievalSet(name, pieces, tuple(q for q in asked if q.id in kept), split.qrels),
+            twins=tuple((pieces[one].id, pieces[other].id) for one, other in pairs),
+            groups=dict(split.group_of_chunk),
+            by=split.by,
+            optimistic=split.optimistic,
+            notes=tuple(split.notes),
+        ),
+    )
+    return _leave(Step("split", split.counts, tuple(split.dropped), split.notes), folder, console)
+
+
+def given_step(given: Dataset, folder: Path, console: Console) -> Step:
+    """A BEIR folder of the user's, with its leaks found."""
+    save_dataset(folder, given)
+    counts = given.counts or Counts(0, 0)
+    return _leave(Step("split", counts, given.rejects, given.notes), folder, console)
+
+
+def _leave(step: Step, folder: Path, console: Console) -> Step:
+    """Write the rejects beside the outcome, and tell the account."""
+    save_rejects(folder, step.rejects)
+    console.say(f"  {step.name}: {counts_line(step.counts)}")
+    for line in reject_lines([reject for reject in step.rejects if reject.unusable]):
+        console.say(f"  {line}")
+    for note in step.notes[:20]:
+        console.say(f"  {note}")
+    return step
+
+
+def _added(counts: Sequence[Counts]) -> Counts:
+    names = ("total", "accepted", "rejected", "duplicates")
+    return Counts(*(sum(getattr(part, name) for part in counts) for name in names))

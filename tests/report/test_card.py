@@ -1,0 +1,68 @@
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from embedtune.report import ReportFacts, model_card
+
+
+def parts_of(card):
+    _, front, body = card.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_the_front_matter_is_what_model_hubs_read(full):
+    front, _ = parts_of(model_card(replace(full, license="apache-2.0")))
+    assert front["language"] == ["en", "zh"]
+    assert front["license"] == "apache-2.0"
+    assert front["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert front["pipeline_tag"] == "sentence-similarity"
+    assert front["library_name"] == "sentence-transformers"
+    results = front["model-index"][0]["results"]
+    assert [result["dataset"]["name"].rsplit(", ")[-1] for result in results] == [
+        "dimension 384", "dimension 256", "dimension 128", "dimension 64",
+    ]  # fmt: skip
+    assert results[0]["metrics"] == [{"type": "ndcg@10", "name": "nDCG@10", "value": 0.8452}]
+
+
+def test_the_body_tells_result_use_and_limits(full):
+    _, body = parts_of(model_card(full))
+    assert "**Ship the tuned model" in body
+    assert "| model | 64 | 0.767 |" in body
+    assert "Measured on 8 test questions" in body
+    code = re.search(r"```python\n(.*?)```", body, re.S).group(1)
+    compile(code, "card", "exec")
+    assert len(code.splitlines()) == 5
+
+
+def test_a_card_names_no_folder_of_this_machine(full):
+    card = model_card(replace(full, base_model="/home/someone/models/base", model="/srv/x/tuned"))
+    assert "/home" not in card
+    assert "/srv" not in card
+    assert "base_model" not in parts_of(card)[0]
+    assert "tuned from base by" in card
+
+
+def test_hostile_text_is_neither_yaml_nor_markdown(hostile):
+    card = model_card(hostile)
+    front, body = parts_of(card)
+    assert set(front) <= {
+        "language", "license", "pipeline_tag", "library_name", "tags", "metrics", "model-index",
+    }  # fmt: skip
+    code = re.search(r"```python\n(.*?)```", body, re.S).group(1)
+    compile(code, "card", "exec")
+    prose = body.replace(code, "")
+    assert not re.search(r"(?<!\\)<(script|img|iframe|svg|a )", prose)
+    assert not re.search(r"(?<!\\)\]\(", prose)
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\ufeff\x00\x1b\ud800]", card)
+
+
+@pytest.mark.parametrize(
+    "facts", [ReportFacts(title="Empty"), ReportFacts(title="x: [y", model="m")]
+)
+def test_a_card_without_results_has_none(facts):
+    front, body = parts_of(model_card(facts))
+    assert "model-index" not in front
+    assert "|" not in body
+    assert "0.000" not in body

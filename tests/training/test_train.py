@@ -1,0 +1,256 @@
+"""Training itself, on a tiny random model: it learns, stops when it must, and survives kills."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from embedtune.errors import ConfigError, IntegrityError, NothingUsable
+from embedtune.files import sha256_of
+from embedtune.records import Pair
+from embedtune.training.checkpoints import last_whole_checkpoint, seal
+from embedtune.training.merge import MergePoint, choose_alpha, merge_into
+from embedtune.training.plain import validate_trainer_fields
+from embedtune.training.plan import TrainingSettings, plan_training
+from embedtune.training.train import train
+
+TOPICS = ("robot", "battery", "mud", "fee", "radio", "crate", "winter", "fruit")
+
+
+def topic_pairs(count: int = 32) -> list[Pair]:
+    """Queries and passages that share nothing but a topic the model has to learn."""
+    hidden = ("dock", "charge", "tow", "price", "firmware", "pad", "probe", "ripe")
+    pairs = []
+    for number in range(count):
+        topic = number % len(TOPICS)
+        passage = f"the {hidden[topic]} is for {hidden[topic]} {number // len(TOPICS)}"
+        pairs.append(Pair(f"q{number}", f"c{number}", f"what is {TOPICS[topic]} {number}", passage))
+    return pairs
+
+
+def excluded_of(pairs: list[Pair]):
+    same = {pair.query: pair.positive.split()[1] for pair in pairs}
+    return {
+        pair.query: frozenset(p.chunk for p in pairs if p.positive.split()[1] == same[pair.query])
+        for pair in pairs
+    }.__getitem__
+
+
+def accuracy(model) -> float:
+    """Share of topics whose passage is nearest."""
+    pairs = topic_pairs(8)
+    left = model.encode([pair.anchor for pair in pairs])
+    right = model.encode([pair.positive for pair in pairs])
+    return float(((left @ right.T).argmax(axis=1) == range(8)).mean())
+
+
+FAST = TrainingSettings(
+    epochs=6, batch_size=8, learning_rate=3e-3, evaluate_every=6, log_every=4, precision="fp32"
+)
+
+
+def test_it_learns_and_leaves_a_model_that_plain_sentence_transformers_loads(tiny_model, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    pairs = topic_pairs()
+    seen = []
+    trained = train(
+        pairs, str(tiny_model), tmp_path, excluded=excluded_of(pairs), score=accuracy,
+        settings=FAST, progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert trained.best_score > trained.base_score
+    assert accuracy(SentenceTransformer(str(trained.model), device="cpu")) == trained.best_score
+    assert seen[-1] == (24, 24)
+    steps = [row["step"] for row in trained.history if "dev" in row]
+    assert steps == [0, 6, 12, 18, 24]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "model"]
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_low_precision_trains_too(tiny_model, tmp_path, precision):
+    pairs = topic_pairs()
+    trained = train(
+        pairs, str(tiny_model), tmp_path, excluded=excluded_of(pairs), score=accuracy,
+        settings=FAST.model_copy(update={"precision": precision}),
+    )  # fmt: skip
+    assert trained.best_score > trained.base_score
+
+
+CHILD = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    from test_train import FAST, accuracy, excluded_of, topic_pairs
+    from embedtune.training.train import train
+    kill_at = int(sys.argv[4])
+    def progress(done, total):
+        if done == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    pairs = topic_pairs()
+    train(pairs, sys.argv[2], Path(sys.argv[3]), excluded=excluded_of(pairs), score=accuracy,
+          settings=FAST, progress=progress)
+"""
+
+
+def train_in_child(model: Path, work: Path, kill_at: int = -1) -> None:
+    """One training in a process of its own, killed after ``kill_at`` steps."""
+    child = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CHILD), str(Path(__file__).parent), str(model),
+         str(work), str(kill_at)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    expected = -signal.SIGKILL if kill_at >= 0 else 0
+    assert child.returncode == expected, child.stderr.decode()[-2000:]
+
+
+def test_killed_three_times_it_ends_with_the_same_weights(tiny_model, tmp_path):
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    train_in_child(tiny_model, calm)
+    for kill_at in (4, 14, 23):
+        train_in_child(tiny_model, killed, kill_at)
+    # a half-written checkpoint under its final name, as a kill inside a save leaves it
+    half = killed / "checkpoints" / "checkpoint-22"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    train_in_child(tiny_model, killed)
+    for name in ("history.jsonl", "model/model.safetensors"):
+        assert sha256_of(killed / name) == sha256_of(calm / name), name
+
+
+def test_non_finite_loss_stops_at_once_and_publishes_nothing(tiny_model, tmp_path):
+    pairs = topic_pairs()
+    with pytest.raises(IntegrityError, match=r"step \d+: .*learning_rate"):
+        train(
+            pairs, str(tiny_model), tmp_path, excluded=excluded_of(pairs), score=accuracy,
+            settings=FAST.model_copy(update={"learning_rate": 0.99, "weight_decay": 0.99,
+                                             "temperature": 1e-38}),
+        )  # fmt: skip
+    assert not (tmp_path / "model").exists()
+
+
+def test_loss_of_zero_from_the_start_stops(tiny_model, tmp_path):
+    pairs = topic_pairs()
+    everything = frozenset(pair.chunk for pair in pairs)
+    with pytest.raises(IntegrityError, match="the loss has been 0"):
+        train(
+            pairs, str(tiny_model), tmp_path, excluded=lambda query: everything, score=accuracy,
+            settings=FAST,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [[], [Pair("q", "c", "a", "b")], [Pair(f"q{i}", "c", f"a{i}", "same") for i in range(5)],
+     [Pair(f"q{i}", f"c{i}", f"t{i}", f"t{i}") for i in range(5)]],
+)  # fmt: skip
+def test_too_little_to_learn_from(tiny_model, tmp_path, pairs):
+    with pytest.raises(NothingUsable, match="at least 2 pairs"):
+        train(pairs, str(tiny_model), tmp_path, excluded=lambda query: frozenset(), score=accuracy,
+              settings=FAST)  # fmt: skip
+
+
+def test_patience_stops_early(tiny_model, tmp_path):
+    pairs = topic_pairs()
+    falling = iter([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
+    trained = train(
+        pairs, str(tiny_model), tmp_path, excluded=excluded_of(pairs),
+        score=lambda model: next(falling),
+        settings=FAST.model_copy(update={"patience": 1}),
+    )  # fmt: skip
+    assert trained.history[-1]["step"] == 12
+    assert trained.best_step == 6
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"weights" * step)
+    (path / "trainer_state.json").write_text(json.dumps({"step": step}))
+    seal(path)
+    return path
+
+
+@pytest.mark.parametrize("damage", ["empty folder", "missing file", "length 0", "one byte"])
+def test_damaged_checkpoint_is_set_aside_and_the_older_one_used(tmp_path, damage):
+    good = checkpoint(tmp_path, 10)
+    bad = checkpoint(tmp_path, 20)
+    if damage == "empty folder":
+        shutil.rmtree(bad)
+        bad.mkdir()
+    elif damage == "missing file":
+        (bad / "model.safetensors").unlink()
+    elif damage == "length 0":
+        (bad / "model.safetensors").write_bytes(b"")
+    else:
+        data = bytearray((bad / "model.safetensors").read_bytes())
+        data[3] ^= 1
+        (bad / "model.safetensors").write_bytes(bytes(data))
+    assert last_whole_checkpoint(tmp_path) == good
+    assert (tmp_path / "damaged-checkpoint-20").is_dir()
+
+
+def test_auto_values_follow_the_data():
+    settings = TrainingSettings(device="cpu")
+    assert plan_training(settings, 500, 384).epochs == 4
+    assert plan_training(settings, 1500, 384).epochs == 3
+    assert plan_training(settings, 5000, 384).epochs == 2
+    assert plan_training(settings, 50_000, 384).epochs == 1
+    plan = plan_training(settings, 20, 384)
+    assert (plan.batch_size, plan.dimensions) == (10, (384, 256, 128, 64))
+    assert plan_training(settings, 500, 1024).dimensions == (1024, 512, 256, 128, 64)
+    assert plan_training(TrainingSettings(matryoshka="off", device="cpu"), 500, 384).dimensions == (
+        384,
+    )
+    assert plan_training(TrainingSettings(matryoshka=[256], device="cpu"), 9, 384).dimensions == (
+        384,
+        256,
+    )
+
+
+def test_dimension_above_the_model_is_refused():
+    with pytest.raises(ConfigError, match=r"\[768, 512\] above the model's dimension 384"):
+        plan_training(TrainingSettings(matryoshka=[768, 512, 128], device="cpu"), 100, 384)
+
+
+def test_trainer_pass_through_is_checked_against_the_library():
+    assert validate_trainer_fields({"max_grad_norm": "0.5", "adam_beta2": "0.98"}) == {
+        "max_grad_norm": 0.5,
+        "adam_beta2": 0.98,
+    }
+    with pytest.raises(ConfigError) as caught:
+        validate_trainer_fields({"max_grad_nrm": "1", "learning_rate": "1", "max_grad_norm": "x"})
+    faults = "\n".join(caught.value.faults)
+    assert "did you mean max_grad_norm" in faults
+    assert "training.learning_rate" in faults
+    assert len(caught.value.faults) == 3
+
+
+def test_merge_is_the_weighted_mean_of_the_weights(tiny_model):
+    import torch
+
+    from embedtune.embed.models import load_sentence_transformer
+
+    base, tuned, target = (load_sentence_transformer(str(tiny_model), device="cpu") for _ in "abc")
+    with torch.no_grad():
+        for weights in tuned.parameters():
+            weights += 1
+    merge_into(target, base, tuned, 0.25)
+    for one, other in zip(target.parameters(), base.parameters(), strict=True):
+        assert torch.allclose(one, other + 0.25, atol=1e-6)
+
+
+def test_alpha_is_the_best_on_dev_among_those_that_hold_the_probe():
+    points = [
+        MergePoint(0.0, 0.5, 0.0, True),
+        MergePoint(0.4, 0.7, 0.005, True),
+        MergePoint(0.6, 0.7, 0.008, True),
+        MergePoint(1.0, 0.8, 0.05, False),
+    ]
+    assert choose_alpha(points).alpha == 0.6
+    assert choose_alpha([MergePoint(0, 0.9, 0, True), MergePoint(1.0, 0.1, 0.5, False)]).alpha == 1
