@@ -5,7 +5,7 @@ Offsets are character offsets into ``Document.text``, end exclusive, everywhere.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Role = Literal["query", "document"]
@@ -173,7 +173,12 @@ class Pair:
 
 def as_row(record: Any) -> dict[str, Any]:  # any of the dataclasses above
     """A record as a JSON-ready mapping, empty optional fields left out."""
-    return {key: value for key, value in asdict(record).items() if value not in (None, (), {}, "")}
+    required = {own.name for own in fields(record) if own.default is own.default_factory is MISSING}
+    return {
+        key: value
+        for key, value in asdict(record).items()
+        if key in required or value not in (None, (), {}, "")
+    }
 
 
 def document_from_row(row: Mapping[str, Any]) -> Document:

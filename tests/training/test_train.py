@@ -246,11 +246,15 @@ def test_merge_is_the_weighted_mean_of_the_weights(tiny_model):
 
 
 def test_alpha_is_the_best_on_dev_among_those_that_hold_the_probe():
-    points = [
-        MergePoint(0.0, 0.5, 0.0, True),
-        MergePoint(0.4, 0.7, 0.005, True),
-        MergePoint(0.6, 0.7, 0.008, True),
-        MergePoint(1.0, 0.8, 0.05, False),
-    ]
-    assert choose_alpha(points).alpha == 0.6
-    assert choose_alpha([MergePoint(0, 0.9, 0, True), MergePoint(1.0, 0.1, 0.5, False)]).alpha == 1
+    curve = [MergePoint(0.0, 0.9), MergePoint(0.4, 0.7), MergePoint(0.6, 0.7), MergePoint(1.0, 0.8)]
+    asked = []
+
+    def probe(alpha: float) -> tuple[float, bool]:
+        asked.append(alpha)
+        return alpha / 20, alpha < 1
+
+    chosen, told = choose_alpha(curve, probe)
+    assert (chosen.alpha, asked) == (0.6, [1.0, 0.6])
+    assert [point.holds for point in told] == [None, None, True, False]
+    assert choose_alpha(curve, None)[0].alpha == 1.0
+    assert choose_alpha(curve, lambda alpha: (0.5, False))[0].alpha == 1.0

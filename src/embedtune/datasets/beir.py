@@ -3,13 +3,13 @@
 Layout: Thakur et al. 2021, arXiv:2104.08663. Every file in qrels/ is a split of that name.
 """
 
-import csv
-import io
 import math
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from embedtune.decode import Undecodable, decode
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
@@ -17,13 +17,15 @@ from embedtune.files import read_jsonl, visible, write_jsonl, write_text
 from embedtune.language import language_of
 from embedtune.records import Chunk, Counts, Query, Reject, RetrievalSet
 
+Record = TypeVar("Record")
 STAGE = "data"
 EXAMPLES = 3
+LAYOUT = "a BEIR folder has corpus.jsonl, queries.jsonl and qrels/*.tsv, one file a split"
 
 
 @dataclass(frozen=True, slots=True)
 class BeirReading:
-    """A BEIR folder as read. ``counts`` are of rows of corpus and queries."""
+    """A BEIR folder as read. ``counts`` are of the rows of all its files."""
 
     data: RetrievalSet
     rejects: tuple[Reject, ...]
@@ -34,8 +36,10 @@ class BeirReading:
 def read_beir(folder: Path) -> BeirReading:
     """Read a BEIR folder; unusable rows are rejected with file and line.
 
-    A passage's document (its group) is its field ``group`` or ``metadata.group`` or
-    ``metadata.document``, else its own id.
+    Ids are text; a number counts as its text. A passage's document (its group) is its field
+    ``group`` or ``metadata.group`` or ``metadata.document``, else its own id; passages of one
+    group without ``metadata.start`` stand one after the other. Judgements of score 0 are not
+    kept, nor are those of rejected rows, which are rejected too.
 
     Raises:
         ConfigError: A file of the layout is missing.
@@ -44,45 +48,41 @@ def read_beir(folder: Path) -> BeirReading:
     """
     for name in ("corpus.jsonl", "queries.jsonl"):
         if not (folder / name).is_file():
-            raise ConfigError(
-                f"{folder}: no {name}; a BEIR folder has corpus.jsonl, queries.jsonl and qrels/*.tsv"
-            )
-    files = sorted((folder / "qrels").glob("*.tsv")) if (folder / "qrels").is_dir() else []
+            raise ConfigError(f"{folder}: no {name}; {LAYOUT}")
+    files = sorted((folder / "qrels").glob("*.tsv"))
     if not files:
-        raise ConfigError(f"{folder}: no qrels/*.tsv; a BEIR folder has one file a split there")
+        raise ConfigError(f"{folder}: no qrels/*.tsv; {LAYOUT}")
     rejects: list[Reject] = []
-    total = 0
-    chunks: dict[str, Chunk] = {}
-    for line, row in read_jsonl(folder / "corpus.jsonl", rejects, STAGE):
-        total += 1
-        found = _texts(row, folder / "corpus.jsonl", line, rejects, chunks)
-        if found:
-            chunks[found[0]] = _chunk(*found, row)
-    queries: dict[str, Query] = {}
-    for line, row in read_jsonl(folder / "queries.jsonl", rejects, STAGE):
-        total += 1
-        found = _texts(row, folder / "queries.jsonl", line, rejects, queries)
-        if found:
-            queries[found[0]] = Query(
-                found[0], found[1], language=language_of(found[1]), origin="beir",
-                style=_text_of(row.get("kind")) or _text_of(row.get("style")),
-            )  # fmt: skip
-    broken = sum(reject.code in ("json", "repeated-key", "encoding") for reject in rejects)
-    counts = Counts(total + broken, len(chunks) + len(queries), len(rejects))
-    lost = {reject.item for reject in rejects if reject.item}
+    ends: dict[str, int] = defaultdict(int)  # where the next passage of a group begins
+
+    def chunk(identity: str, text: str, row: Mapping[str, Any]) -> Chunk:
+        return _chunk(identity, text, row, ends)
+
+    chunks = _rows(folder / "corpus.jsonl", rejects, chunk)
+    queries = _rows(folder / "queries.jsonl", rejects, _query)
     qrels: dict[str, dict[str, dict[str, int]]] = {}
     notes: list[str] = []
+    accepted = len(chunks) + len(queries)
+    lost = _Lost.of(rejects, folder)
     for path in files:
-        qrels[path.stem] = _qrels(path, chunks, queries, lost, rejects)
+        qrels[path.stem], lines, zeros = _qrels(path, chunks, queries, lost, rejects)
+        accepted += lines
+        if zeros:
+            notes.append(f"{path.name}: {zeros} judgements of score 0 (not relevant) are not kept")
     if not chunks or not queries or not any(qrels.values()):
         what = "passages" if not chunks else "queries" if not queries else "judgements"
         raise NothingUsable(
             f"{folder}: no usable {what}" + (f"; first: {_first(rejects)}" if rejects else "")
         )
-    data = RetrievalSet(
-        folder.resolve().name, tuple(chunks.values()), tuple(queries.values()), qrels, True
+    copies = sum(not reject.unusable for reject in rejects)
+    return BeirReading(
+        RetrievalSet(
+            folder.resolve().name, tuple(chunks.values()), tuple(queries.values()), qrels, True
+        ),
+        tuple(rejects),
+        tuple(notes),
+        Counts(accepted + len(rejects), accepted, len(rejects) - copies, copies),
     )
-    return BeirReading(data, tuple(rejects), tuple(notes), counts)
 
 
 def write_beir(data: RetrievalSet, folder: Path) -> None:
@@ -114,133 +114,185 @@ def _corpus_row(chunk: Chunk) -> dict[str, Any]:
     return {"_id": chunk.id, "title": chunk.title, "text": chunk.text, "metadata": metadata}
 
 
-def _chunk(chunk_id: str, text: str, row: Mapping[str, Any]) -> Chunk:
+def _rows(
+    path: Path, rejects: list[Reject], made: Callable[[str, str, Mapping[str, Any]], Record]
+) -> dict[str, Record]:
+    """The usable rows by id."""
+    records: dict[str, Record] = {}
+    lines: dict[str, int] = {}
+    for line, row in read_jsonl(path, rejects, STAGE):
+        identity = _text_of(row.get("_id"))
+        fault = _fault(row, lines)
+        if fault:
+            code, field, message = fault
+            rejects.append(
+                Reject(STAGE, code, message, file=str(path), line=line, field=field,
+                       excerpt=visible(row), item=identity)
+            )  # fmt: skip
+        else:
+            lines[identity] = line
+            records[identity] = made(identity, row["text"], row)
+    return records
+
+
+def _fault(row: Mapping[str, Any], lines: Mapping[str, int]) -> tuple[str, str, str] | None:
+    """(code, field, message) of what is wrong with a row."""
+    identity, text, title = row.get("_id"), row.get("text"), row.get("title")
+    if identity is None:
+        return "id", "_id", 'no "_id"; each line needs "_id" and "text"'
+    if not _text_of(identity).strip():
+        found = visible(repr(identity), 40)
+        return "id", "_id", f'"_id" is {found}; it must be text, not empty, or a whole number'
+    if re.search(r"[\t\r\n]", _text_of(identity)):
+        return "id", "_id", "a tab or line end in the _id; qrels could not name it"
+    if _text_of(identity) in lines:
+        found = f"{visible(identity, 40)!r} stands on line {lines[_text_of(identity)]} already"
+        return "repeated-id", "_id", f"the _id {found}; the first one counts"
+    if not isinstance(text, str):
+        found = "missing" if "text" not in row else visible(repr(text), 40)
+        return "text", "text", f'"text" is {found}; it must be text'
+    if title is not None and not isinstance(title, str):
+        return "title", "title", f'"title" is {visible(repr(title), 40)}; it must be text'
+    if not any(sign.isprintable() and not sign.isspace() for sign in f"{title or ''}{text}"):
+        return "empty", "text", "the text is empty; remove the row or give it text"
+    return None
+
+
+def _query(identity: str, text: str, row: Mapping[str, Any]) -> Query:
+    style = _text_of(row.get("kind")) or _text_of(row.get("style"))
+    return Query(identity, text, language=language_of(text), style=style, origin="beir")
+
+
+def _chunk(identity: str, text: str, row: Mapping[str, Any], ends: dict[str, int]) -> Chunk:
     metadata = row.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    group = next(
-        (_text_of(value) for value in (row.get("group"), metadata.get("group"), metadata.get("document"))
-         if _text_of(value)),
-        chunk_id,
-    )  # fmt: skip
-    start = metadata.get("start") if isinstance(metadata.get("start"), int) else 0
-    end = metadata.get("end") if isinstance(metadata.get("end"), int) else start + len(text)
+    groups = (row.get("group"), metadata.get("group"), metadata.get("document"))
+    group = next(filter(None, map(_text_of, groups)), identity)
+    start, end = metadata.get("start"), metadata.get("end")
+    if not (_is_count(start) and _is_count(end) and start <= end):
+        start, end = ends[group], ends[group] + len(text)
+    ends[group] = max(ends[group], end)
     page = metadata.get("page", row.get("page"))
-    section = metadata.get("section")
+    section, tokens = metadata.get("section"), metadata.get("tokens")
     return Chunk(
-        id=chunk_id,
+        id=identity,
         document=group,
         start=start,
         end=end,
-        title=_text_of(row.get("title")),
+        title=row.get("title") or "",
         text=text,
         section=tuple(map(str, section)) if isinstance(section, list) else (),
-        page=page if isinstance(page, int) else None,
+        page=page if _is_count(page) else None,
         language=_text_of(metadata.get("language")) or language_of(text),
         kind=_text_of(metadata.get("kind")) or "text",
-        tokens=metadata.get("tokens") if isinstance(metadata.get("tokens"), int) else 0,
+        tokens=tokens if _is_count(tokens) else 0,
         source=_text_of(metadata.get("source")),
     )
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _text_of(value: object) -> str:
-    """An id or label as text: numbers as they are written, other things as nothing."""
+    """An id or label as text: whole numbers as they are written, other things as nothing."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value)
 
 
-def _texts(
-    row: Mapping[str, Any],
-    path: Path,
-    line: int,
-    rejects: list[Reject],
-    known: Mapping[str, object],
-) -> tuple[str, str] | None:
-    """(id, text) of a row, or None with the row rejected."""
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """What judgements may name in vain, because its row was rejected."""
 
-    def reject(code: str, field: str, message: str) -> None:
-        rejects.append(
-            Reject(STAGE, code, message, file=str(path), line=line, field=field,
-                   excerpt=visible(row), item=identity)
-        )  # fmt: skip
+    ids: frozenset[str]
+    nameless: Mapping[str, int]  # file name -> rejected rows whose id could not be read
 
-    identity = _text_of(row.get("_id"))
-    if not identity.strip():
-        reject("id", "_id", 'no "_id"; each line needs "_id" and "text", both text')
-        return None
-    if identity in known:
-        reject("repeated-id", "_id", "this _id stands on an earlier line")
-        return None
-    if any(character in identity for character in "\t\n\r"):
-        reject("id", "_id", "a tab or line end in the _id; qrels could not name it")
-        return None
-    text = row.get("text")
-    if not isinstance(text, str):
-        reject(
-            "text",
-            "text",
-            f'"text" is {"missing" if text is None else type(text).__name__}; it must be text',
-        )
-        return None
-    title = row.get("title")
-    if title is not None and not isinstance(title, str):
-        reject("title", "title", f'"title" is {type(title).__name__}; it must be text')
-        return None
-    if not f"{title or ''}{text}".strip():
-        reject("empty", "text", "the text is empty")
-        return None
-    return identity, text
+    @classmethod
+    def of(cls, rejects: list[Reject], folder: Path) -> "_Lost":
+        nameless = {
+            name: sum(not r.item and r.file == str(folder / name) for r in rejects)
+            for name in ("corpus.jsonl", "queries.jsonl")
+        }
+        return cls(frozenset(reject.item for reject in rejects), nameless)
 
 
 def _qrels(
     path: Path,
     chunks: Mapping[str, Chunk],
     queries: Mapping[str, Query],
-    lost: set[str],
+    lost: _Lost,
     rejects: list[Reject],
-) -> dict[str, dict[str, int]]:
+) -> tuple[dict[str, dict[str, int]], int, int]:
+    """The judgements of a split, the number of lines accepted, and of those with score 0."""
+
+    def reject(line: int, code: str, message: str, cells: list[str], unusable: bool = True) -> None:
+        excerpt = visible("\t".join(cells))
+        rejects.append(Reject(STAGE, code, message, file=str(path), line=line, excerpt=excerpt,
+                              unusable=unusable))  # fmt: skip
+
     try:
         text = decode(path.read_bytes()).text
     except Undecodable as error:
-        rejects.append(Reject(STAGE, "encoding", str(error), file=str(path), line=1))
-        return {}
-    qrels: dict[str, dict[str, int]] = {}
-    strangers: dict[str, list[str]] = {"query": [], "passage": []}
-    rows = csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    for line, cells in enumerate(rows, 1):
-        if not any(cells) or (line == 1 and not _is_grade(cells[-1])):
+        reject(1, "encoding", str(error), [])
+        return {}, 0, 0
+    judged: dict[tuple[str, str], tuple[int, int]] = {}  # -> grade, line
+    unknown: dict[str, dict[str, list[tuple[int, list[str]]]]] = {
+        "queries.jsonl": defaultdict(list),
+        "corpus.jsonl": defaultdict(list),
+    }
+    for line, row in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+        cells = row.split("\t")
+        if not row.strip() or (line == 1 and len(cells) == 3 and not _is_grade(cells[2])):
             continue  # blank, or the header
         if len(cells) == 4 and _is_grade(cells[3]):
-            cells = [cells[0], cells[2], cells[3]]  # TREC: query, iteration, passage, grade
+            cells = [cells[0], *cells[2:]]  # TREC: query, iteration, passage, grade
         if len(cells) != 3 or not _is_grade(cells[2]):
-            rejects.append(
-                Reject(STAGE, "qrels", "expected query-id, corpus-id and a whole-number score, "
-                       "separated by tabs", file=str(path), line=line, excerpt=visible("\t".join(cells)))
-            )  # fmt: skip
+            expected = "expected query-id, corpus-id and a whole-number score, separated by tabs"
+            reject(line, "qrels", expected, cells)
             continue
         query, chunk, grade = cells[0], cells[1], int(float(cells[2]))
         if query not in queries:
-            if query not in lost:
-                strangers["query"].append(query)
-            continue
-        if chunk not in chunks:
-            if chunk not in lost:
-                strangers["passage"].append(chunk)
-            continue
+            unknown["queries.jsonl"][query].append((line, cells))
+        elif chunk not in chunks:
+            unknown["corpus.jsonl"][chunk].append((line, cells))
+        elif (query, chunk) in judged:
+            first, where = judged[query, chunk]
+            message = f"judged {first} on line {where} already; the first one counts"
+            reject(line, "repeated-judgement", message, cells, unusable=grade != first)
+        else:
+            judged[query, chunk] = grade, line
+    _refuse_strangers(path, unknown, {"queries.jsonl": queries, "corpus.jsonl": chunks}, lost)
+    for name, found in unknown.items():
+        for identity, places in found.items():
+            for line, cells in places:
+                reject(line, "lost", f"{visible(identity)} was rejected in {name}", cells)
+    qrels: dict[str, dict[str, int]] = {}
+    for (query, chunk), (grade, _) in judged.items():
         if grade > 0:
             qrels.setdefault(query, {})[chunk] = grade
-    faults = [
-        f"{path}: {len(ids)} judged {kind} ids are not in {file}, e.g. {', '.join(map(visible, ids[:EXAMPLES]))}"
-        f"; ids there look like {', '.join(visible(known) for known in list(there)[:EXAMPLES])}"
-        for kind, ids, file, there in (
-            ("query", strangers["query"], "queries.jsonl", queries),
-            ("passage", strangers["passage"], "corpus.jsonl", chunks),
-        )
-        if ids
-    ]
+    return qrels, len(judged), sum(grade <= 0 for grade, _ in judged.values())
+
+
+def _refuse_strangers(
+    path: Path,
+    unknown: Mapping[str, Mapping[str, object]],
+    known: Mapping[str, Mapping[str, object]],
+    lost: _Lost,
+) -> None:
+    """Ids that no row has make every figure wrong, unless rejected rows explain them."""
+    faults = []
+    for name, found in unknown.items():
+        strangers = [identity for identity in found if identity not in lost.ids]
+        if len(strangers) > lost.nameless[name]:
+            examples = ", ".join(map(visible, strangers[:EXAMPLES]))
+            there = ", ".join(map(visible, list(known[name])[:EXAMPLES])) or "none"
+            faults.append(
+                f"{path}: {len(strangers)} judged ids are not in {name}, e.g. {examples}; "
+                f"ids there: {there}; they must be the same text in both"
+            )
     if faults:
         raise IntegrityError("; ".join(faults))
-    return qrels
 
 
 def _is_grade(cell: str) -> bool:

@@ -54,7 +54,9 @@ class SplitSettings(Settings):
     dev: Part = Field(None, description="Share of the queries, or documents: [globs].")
     test: Part = Field(None, description="Share of the queries, or documents: [globs].")
     allow_cut: bool = Field(
-        False, description="Divide a group that holds over 30 % of the queries; leaks are flagged."
+        False,
+        description="Divide a group that holds over 30 % of the queries; train queries that are "
+        "then too close to dev or test leave.",
     )
 
     @field_validator("train", "dev", "test", mode="before")
@@ -113,7 +115,7 @@ def split_queries(
 ) -> Splitting:
     """Divide judged queries into train, dev and test by whole groups.
 
-    Removed first, with reason: queries without a relevant passage, queries whose passages are
+    Removed first, with reason: queries without a relevant passage, queries with a passage that is
     boilerplate (near-duplicates in more than 3 documents), and ambiguous ones (the same text
     asked of more than one group). Groups are joined by near-duplicate passages, and documents
     and sections also by queries with passages in several. Which group goes where follows from
@@ -143,9 +145,9 @@ def split_queries(
         relevant = frozenset(chunk for chunk, grade in qrels.get(query.id, {}).items() if grade > 0)
         if not relevant:
             dropped.append(_drop(query, "no-passage", "no chunk holds its evidence"))
-        elif relevant <= boilerplate:
+        elif not relevant.isdisjoint(boilerplate):
             dropped.append(
-                _drop(query, "boilerplate", "its passage recurs in more than 3 documents")
+                _drop(query, "boilerplate", "a passage of it recurs in more than 3 documents")
             )
         else:
             judged[query.id] = relevant
@@ -381,7 +383,7 @@ def _choose_grouping(
         group, largest = max(sizes.items(), key=lambda item: item[1], default=("", 0))
         too_large = largest > LARGEST * sum(sizes.values())
         if too_large and settings.allow_cut:
-            grouping = _group(unit, chunks, judged, queries, ())
+            grouping = _group(unit, chunks, judged, queries, None)
             sizes = grouping.sizes
             too_large = max(sizes.values()) > LARGEST * sum(sizes.values())
         enough = MIN_GROUPS if settings.by == "auto" and unit != "block" else 3
@@ -397,7 +399,7 @@ def _choose_grouping(
             problem = f"there is only {len(sizes)} group by {unit}" if len(sizes) == 1 else (
                 f"there are only {len(sizes)} groups by {unit}")  # fmt: skip
     advice = (
-        "set split.allow_cut to divide it all the same (leaks are flagged)"
+        "set split.allow_cut to divide it all the same (train queries too close to test leave)"
         if settings.by == "auto"
         else "split.by: auto finds a finer unit"
     )
@@ -413,8 +415,7 @@ def _joining(
     joins: Sequence[tuple[str, str]],
 ) -> str:
     examples = [
-        f"{visible(chunks[one].text, 40)!r} in {visible(chunks[one].source or chunks[one].document, 40)} "
-        f"and {visible(chunks[other].source or chunks[other].document, 40)}"
+        f"{visible(chunks[one].text, 40)!r} in {_shown(chunks[one])} and {_shown(chunks[other])}"
         for one, other in joins
         if grouping.of_chunk[one] == group and chunks[one].document != chunks[other].document
     ]
@@ -422,13 +423,18 @@ def _joining(
     return f"one group holds {largest} of {total} queries (over {LARGEST:.0%}){why}"
 
 
+def _shown(chunk: Chunk) -> str:
+    return visible(chunk.source or chunk.document, 40)
+
+
 def _group(
     unit: str,
     chunks: Mapping[str, Chunk],
     judged: Mapping[str, frozenset[str]],
     queries: Mapping[str, Query],
-    joins: Sequence[tuple[str, str]],
+    joins: Sequence[tuple[str, str]] | None,
 ) -> _Grouping:
+    """Groups joined by ``joins`` and by queries; with None, by neither."""
     own = _blocks(chunks, judged, queries) if unit == "block" else {
         chunk.id: _unit_name(chunk, unit) for chunk in chunks.values()
     }  # fmt: skip
@@ -445,7 +451,7 @@ def _group(
         for other in others:
             parent[other] = first
 
-    for pair in joins:
+    for pair in joins or ():
         join(pair)
     # the same text asked of unrelated groups has no single answer; found before queries join
     asked: dict[str, set[str]] = defaultdict(set)
@@ -459,7 +465,7 @@ def _group(
     )
     for query, relevant in judged.items():
         # blocks are contiguous: a passage on a border is dealt with by leaving it out of train
-        if query not in ambiguous and unit != "block":
+        if query not in ambiguous and unit != "block" and joins is not None:
             join(relevant)
     of_query = {
         query: root(own[min(relevant, key=lambda chunk: (chunks[chunk].start, chunk))])
@@ -691,7 +697,8 @@ def _check_sizes(
     if 0 < tests < FEW_QUERIES:
         width = 2 * 1.96 * TYPICAL_SD / math.sqrt(tests)
         notes.append(
-            f"only {tests} test queries: the 95 % interval of nDCG@10 will be about {width:.2f} wide"
+            f"only {tests} test queries: the 95 % interval of nDCG@10 will be about {width:.2f} "
+            f"wide (± {width / 2:.2f})"
         )
 
 

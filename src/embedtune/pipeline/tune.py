@@ -15,7 +15,14 @@ from embedtune.files import write_json
 from embedtune.pipeline.console import Console
 from embedtune.records import Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
-from embedtune.training.merge import MergePoint, choose_alpha, merge_curve, merge_into
+from embedtune.results import SystemScores
+from embedtune.training.merge import (
+    ALPHAS,
+    MergePoint,
+    choose_alpha,
+    merge_curve,
+    merge_into,
+)
 from embedtune.training.plan import TrainingSettings
 from embedtune.training.train import Trained, train
 
@@ -144,18 +151,19 @@ def tune(
         progress=console.progress("training steps"),
     )
     if training.merge == "off" or training.merge == 1:
-        alpha, dev, curve = 1.0, trained.best_score, ()
+        alpha, dev, curve = 1.0, trained.best_score, []
     else:
         original = load_sentence_transformer(base, device=device)
         tuned = load_sentence_transformer(str(trained.model), device=device)
         scratch = load_sentence_transformer(str(trained.model), device=device)
         if training.merge == "auto":
-            curve = _curve(original, tuned, scratch, trained, evaluation, dev_score, console)
-            point = choose_alpha(curve)
+            point, curve = _merged(
+                original, tuned, scratch, trained, evaluation, dev_score, console
+            )
         else:
             merge_into(scratch, original, tuned, training.merge)
-            point = MergePoint(training.merge, dev_score(scratch), None, True)
-            curve = (point,)
+            point = MergePoint(training.merge, dev_score(scratch))
+            curve = [point]
         alpha, dev = point.alpha, point.dev
         if alpha != 1:
             merge_into(scratch, original, tuned, alpha)
@@ -173,7 +181,7 @@ def tune(
     return Tuned(trained.model, trained, alpha, dev, tuple(curve))
 
 
-def _curve(
+def _merged(
     original: Any,
     tuned: Any,
     scratch: Any,
@@ -181,33 +189,34 @@ def _curve(
     evaluation: EvaluationSettings,
     dev_score: Any,
     console: Console,
-) -> tuple[MergePoint, ...]:
-    """Dev score and probe loss at each α."""
+) -> tuple[MergePoint, list[MergePoint]]:
+    """The chosen point and the whole curve."""
     from embedtune.embed.local import MemoryEmbedder
 
-    probe = probe_set(evaluation.probe)
-    current: list[Any] = [original]
-    judge = probe and Evaluator(
-        probe,
-        EvaluationSettings(),
-        embedder_of=lambda system: MemoryEmbedder(current[0], system.label),
-    )
-    before = judge and judge.score(System("base", "dense", "memory", "base"), "test")
     report = console.progress("merging with the base")
     known = {0.0: trained.base_score, 1.0: trained.best_score}
 
-    def measure(model: Any, alpha: float) -> MergePoint:
-        current[0] = model
-        dev = known.get(alpha)
-        if dev is None:
-            dev = dev_score(model)
-        loss, holds = None, True
-        if judge and before:
-            name = f"alpha {alpha}"
-            result = forgetting(before, judge.score(System(name, "dense", "memory", name), "test"),
-                                judge)  # fmt: skip
-            loss, holds = result.loss, result.holds
-        report(round(alpha * 5) + 1, 6)
-        return MergePoint(alpha, dev, loss, holds)
+    def dev(model: Any, alpha: float) -> float:
+        report(ALPHAS.index(alpha) + 1, len(ALPHAS))
+        return known[alpha] if alpha in known else dev_score(model)
 
-    return tuple(merge_curve(original, tuned, scratch, measure))
+    curve = merge_curve(original, tuned, scratch, dev)
+    data = probe_set(evaluation.probe)
+    if data is None:
+        return choose_alpha(curve, None)
+    prober = Evaluator(
+        data, EvaluationSettings(), embedder_of=lambda system: MemoryEmbedder(scratch, system.label)
+    )
+
+    def scores(alpha: float) -> SystemScores:
+        merge_into(scratch, original, tuned, alpha)
+        name = f"alpha {alpha}"
+        return prober.score(System(name, "dense", "memory", name), "test")
+
+    before = scores(0.0)
+
+    def probe(alpha: float) -> tuple[float, bool]:
+        result = forgetting(before, scores(alpha), prober)
+        return result.loss, result.holds
+
+    return choose_alpha(curve, probe)

@@ -5,7 +5,7 @@ Linear interpolation keeps much of the gain and gives back much of what was forg
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedtune.errors import IntegrityError
@@ -15,12 +15,15 @@ ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class MergePoint:
-    """One α on the curve: quality on dev, and mean loss on the general probe."""
+    """One α on the curve: quality on dev, and mean loss on the general probe.
+
+    ``probe_loss`` and ``holds`` (the probe's gate) are None where the probe was not asked.
+    """
 
     alpha: float
     dev: float
-    probe_loss: float | None
-    holds: bool  # the probe's gate
+    probe_loss: float | None = None
+    holds: bool | None = None
 
 
 def merge_into(target: Any, base: Any, tuned: Any, alpha: float) -> None:
@@ -50,27 +53,44 @@ def merge_into(target: Any, base: Any, tuned: Any, alpha: float) -> None:
         target.load_state_dict(merged)
 
 
-def choose_alpha(points: Sequence[MergePoint]) -> MergePoint:
-    """The best dev score among the points that hold the probe's gate (all, if none does).
-
-    Of equal scores the larger α, which is closer to what was trained. α = 0, the base itself,
-    is no candidate for shipping; it is chosen only when nothing else was measured.
-    """
-    moved = [point for point in points if point.alpha > 0] or list(points)
-    holding = [point for point in moved if point.holds] or moved
-    return max(holding, key=lambda point: (point.dev, point.alpha))
-
-
 def merge_curve(
     base: Any,
     tuned: Any,
     scratch: Any,
-    measure: Callable[[Any, float], MergePoint],
+    dev_score: Callable[[Any, float], float],
     alphas: Sequence[float] = ALPHAS,
 ) -> list[MergePoint]:
-    """Measure the merge at each α; ``scratch`` is a third model of the same kind to write to."""
+    """The dev score of the merge at each α; ``scratch`` is a third model of the same kind."""
     points = []
     for alpha in alphas:
         merge_into(scratch, base, tuned, alpha)
-        points.append(measure(scratch, alpha))
+        points.append(MergePoint(alpha, dev_score(scratch, alpha)))
     return points
+
+
+def choose_alpha(
+    curve: Sequence[MergePoint], probe: Callable[[float], tuple[float, bool]] | None
+) -> tuple[MergePoint, list[MergePoint]]:
+    """The best dev score among the points that hold the probe's gate.
+
+    The probe is asked from the best point downwards until one holds; if none does, the best on
+    dev is taken, and the verdict will say that it forgets. Of equal dev scores the larger α, which
+    is closer to what was trained. α = 0, the base itself, is no candidate.
+
+    Args:
+        probe: α -> (mean loss, whether the gate holds); None when there is no probe.
+
+    Returns:
+        The chosen point, and the curve with what the probe said.
+    """
+    order = sorted((point for point in curve if point.alpha > 0),
+                   key=lambda point: (-point.dev, -point.alpha))  # fmt: skip
+    if probe is None:
+        return order[0], list(curve)
+    known = {point.alpha: point for point in curve}
+    for point in order:
+        loss, holds = probe(point.alpha)
+        known[point.alpha] = replace(point, probe_loss=loss, holds=holds)
+        if holds:
+            return known[point.alpha], list(known.values())
+    return known[order[0].alpha], list(known.values())

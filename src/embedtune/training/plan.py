@@ -46,7 +46,7 @@ class TrainingSettings(Settings):
         0.05, description="Scores are divided by it before the softmax."
     )
     evaluate_every: PositiveInt | Auto = Field(
-        "auto", description="Steps between evaluations on dev; auto: four to eight in all."
+        "auto", description="Steps between evaluations on dev; auto: two to four in all."
     )
     log_every: PositiveInt = Field(10, description="Most steps between entries of the history.")
     patience: PositiveInt | None = Field(
@@ -127,7 +127,7 @@ def plan_training(settings: TrainingSettings, pairs: int, dimension: int, corpus
     if every == "auto":
         # an evaluation encodes the corpus; let all of them cost less than the training itself
         affordable = 4 * steps * batch / max(1, corpus)
-        every = math.ceil(steps / max(2, min(8, int(affordable))))
+        every = math.ceil(steps / max(2, min(4, int(affordable))))
     device, precision = device_and_precision(settings)
     return Plan(
         pairs=pairs,
