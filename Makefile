@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = $(PYTHON) scripts/bootstrap.py
 
-.PHONY: demo test lint bench prove
+.PHONY: demo test lint bench
 demo:
 	$(RUN) -m embedtune demo
 test:
@@ -12,5 +12,3 @@ lint:
 	$(RUN) -m ruff format --check .
 bench:
 	$(RUN) benchmarks/real_data.py
-prove:
-	$(RUN) benchmarks/prove.py

@@ -1,8 +1,18 @@
 """Fixtures for all tests. No test reaches beyond this machine."""
 
+import io
+import json
 import os
+import random
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -38,6 +48,14 @@ def _no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def _no_provider_variables(monkeypatch):
+    """What this machine's owner has set up for language models changes no test."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "LLM_MODEL",
+                 "EMBEDDING_MODEL", "GEMINI_API_KEY"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +156,177 @@ def tiny_model(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("tiny") / "model"
     model.save(str(out), create_model_card=False)
     return out
+
+
+# ---- a small mixed corpus that the tiny model can read
+
+ENGLISH = [word for word in WORDS if word.isascii()]
+CHINESE = [word for word in WORDS if not word.isascii()]
+
+
+def _sentences(number: int, count: int, chinese: bool) -> list[str]:
+    draw = random.Random(number)
+    if chinese:
+        return ["".join(draw.choice(CHINESE) for _ in range(16)) + "。" for _ in range(count)]
+    return [
+        " ".join(draw.choice(ENGLISH) for _ in range(11)).capitalize() + "." for _ in range(count)
+    ]
+
+
+def write_mixed_folder(folder: Path, documents: int = 12) -> list[dict[str, str]]:
+    """Markdown, HTML and text, a quarter of it Chinese; gives recorded answers about it."""
+    folder.mkdir(parents=True)
+    answers = []
+    for number in range(documents):
+        chinese, kind = number % 4 == 3, ("md", "html", "txt")[number % 3]
+        name = f"guide-{number:02d}.{kind}"
+        parts = []
+        for section in range(4):
+            heading = f"第{section}节机器{number}" if chinese else f"Part {section} of {number}"
+            sentences = _sentences(1000 * number + 10 * section, 4, chinese)
+            for place, sentence in enumerate(sentences[:3]):
+                words = sentence[:-1] if chinese else sentence[:-1].lower().split()
+                asked = f"{words[2:8]}{place}" if chinese else " ".join(reversed(words[2:8]))
+                answers.append(
+                    {"document": name, "quote": sentence, "question": asked, "style": "keywords"}
+                )
+            parts.append((heading, " ".join(sentences)))
+        if kind == "md":
+            text = "\n\n".join(f"## {heading}\n\n{body}" for heading, body in parts)
+        elif kind == "html":
+            inner = "".join(f"<h2>{heading}</h2><p>{body}</p>" for heading, body in parts)
+            text = f"<html><body>{inner}</body></html>"
+        else:
+            text = "\n\n".join(f"{heading}\n\n{body}" for heading, body in parts)
+        (folder / name).write_text(text, "utf-8")
+    return answers
+
+
+@pytest.fixture(scope="session")
+def mixed_folder(tmp_path_factory) -> Path:
+    """A dozen documents in ``docs/`` and recorded answers in ``answers.jsonl``. Do not change."""
+    folder = tmp_path_factory.mktemp("mixed")
+    answers = write_mixed_folder(folder / "docs")
+    (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)) + "\n", "utf-8")
+    return folder
+
+
+def write_beir(
+    folder: Path, *, chinese: bool = False, leak: bool = False, copy: bool = False
+) -> Path:
+    """60 passages, two queries each, split 30 / 12 / 18. ``leak``: two test passages repeat train
+    passages but for a word; ``copy``: a query with its passage stands in train and in test."""
+    (folder / "qrels").mkdir(parents=True)
+    passages, queries, qrels = {}, {}, {"train": [], "dev": [], "test": []}
+    for number in range(60):
+        draw = random.Random(number)
+        words = [draw.choice(ENGLISH) for _ in range(24)]
+        if chinese:
+            words = [draw.choice([*CHINESE, *map(chr, range(0x5000, 0x5020))]) for _ in range(40)]
+        if leak and number in (42, 43):
+            words = [*passages[f"p{number - 42}"].split()[:-1], "insurance"]
+        blank = "" if chinese else " "
+        passages[f"p{number}"] = blank.join(words)
+        split = "train" if number < 30 else "dev" if number < 42 else "test"
+        for place in range(2):
+            query = f"q{number}-{place}"
+            queries[query] = blank.join(reversed(words[3 + 8 * place : 9 + 8 * place]))
+            if leak and number in (42, 43):
+                queries[query] = f"how {queries[query]}"
+            qrels[split].append(f"{query}\tp{number}\t1")
+    if copy:
+        qrels["test"].append(qrels["train"][0])
+    for name, rows in (("corpus", passages), ("queries", queries)):
+        lines = [json.dumps({"_id": i, "text": text}) for i, text in rows.items()]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    for split, lines in qrels.items():
+        text = "\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n"
+        (folder / "qrels" / f"{split}.tsv").write_text(text, "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_beir(tmp_path_factory) -> Path:
+    """A BEIR folder that leaks nowhere. Do not change."""
+    return write_beir(tmp_path_factory.mktemp("beir") / "data")
+
+
+@pytest.fixture(scope="session")
+def make_beir() -> Callable[..., Path]:
+    return write_beir
+
+
+# ---- commands, in this process and in another
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        """The one JSON object that is all of standard output."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.err.splitlines()
+
+
+PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "LLM_MODEL", "GEMINI_API_KEY")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What a command sets for its process is put back."""
+    import logging
+    import warnings
+
+    ours = logging.getLogger("embedtune")
+    before = ours.handlers, ours.level, ours.propagate
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with warnings.catch_warnings(), mock.patch.dict(os.environ):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        ours.handlers, ours.level, ours.propagate = before
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory) -> Callable[..., Result]:
+    """Runs ``embedtune …`` in this process: no second import of torch."""
+    cache = tmp_path_factory.mktemp("cache-of-commands")
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+        from embedtune.cli import run_command_line
+
+        out, err = io.StringIO(), io.StringIO()
+        with _undisturbed(), redirect_stdout(out), redirect_stderr(err):
+            for name in PROVIDER:
+                os.environ.pop(name, None)
+            os.environ.update({"XDG_CACHE_HOME": str(cache), **(env or {})})
+            code = run_command_line([str(argument) for argument in arguments])
+        return Result(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def child(tmp_path_factory) -> Callable[..., subprocess.Popen]:
+    """Starts ``embedtune …`` as a process of its own, on one thread."""
+    cache = tmp_path_factory.mktemp("cache-of-children")
+
+    def start(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen:
+        own = {k: v for k, v in os.environ.items() if k not in PROVIDER}
+        return subprocess.Popen(
+            [sys.executable, "-m", "embedtune", *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+            env={**own, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache), **(env or {})},
+        )  # fmt: skip
+
+    return start

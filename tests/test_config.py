@@ -157,6 +157,15 @@ def test_paths_of_a_file_are_taken_from_its_folder(tmp_path):
     assert settings.run == tmp_path / "out/first"
 
 
+def test_names_that_are_paths_are_taken_from_the_folder_of_the_file(tmp_path):
+    text = "model: {base: [./models/a, b/c]}\nevaluation: {rivals: [bm25, ../d]}\nrun: ''\n"
+    with pytest.raises(ConfigError, match="run"):  # an empty path is not the folder itself
+        load_config(write(tmp_path, text))
+    settings = load_config(write(tmp_path, text), ["run=out"])
+    assert settings.model.base == (str(tmp_path / "models/a"), "b/c")
+    assert settings.evaluation.rivals == ("bm25", str(tmp_path / "../d"))
+
+
 def test_example_configuration_has_every_setting_and_loads(tmp_path):
     text = example_config()
     settings = load_config(write(tmp_path, text))

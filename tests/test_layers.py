@@ -16,6 +16,7 @@ BASE = re.findall(
     r"\w+",
     """
     records results settings errors files store run similar relevance language decode quotes
+    endpoint
     """,
 )
 RANKS = {
@@ -76,8 +77,10 @@ def forbidden(own: str, other: str) -> bool:
 )
 def test_imports_point_one_way(name):
     own = Path(name).parts[0].removesuffix(".py")
-    assert own in RANKS, f"give {own} a rank, here and in the design"
-    wrong = sorted(other for other in imported(PACKAGE / name) if forbidden(own, other))
+    others = imported(PACKAGE / name)
+    for module in (own, *map(top, others)):
+        assert module in RANKS, f"give {module} a rank, here and in the design"
+    wrong = sorted(other for other in others if forbidden(own, other))
     assert not wrong, f"{name} imports {', '.join(wrong)}"
 
 
@@ -112,3 +115,25 @@ def test_no_module_loads_a_heavy_library_when_imported():
         "    if loaded: print(name, loaded); break"
     )
     assert run_python(code) == ""
+
+
+@pytest.mark.parametrize("name", [str(name) for name in modules()])
+def test_every_module_says_what_it_is_for(name):
+    assert ast.get_docstring(ast.parse((PACKAGE / name).read_text("utf-8")))
+
+
+def test_no_file_names_a_folder_of_this_machine():
+    root = Path(__file__).resolve().parents[1]
+    here = [str(folder) for folder in (root, Path.home()) if len(folder.parts) > 2]
+    texts = ("*.py", "*.md", "*.toml", "*.yaml", "*.yml", "*.json", "*.jsonl", "*.sh", "Makefile")
+    parts = ("src", "tests", "benchmarks", "scripts", "docs", "examples", ".ci", ".github")
+    files = {file for kind in texts for part in parts for file in (root / part).rglob(kind)}
+    files |= {file for kind in texts for file in root.glob(kind)}
+    assert len(files) > 100
+    found = [
+        f"{file}: {folder}"
+        for file in sorted(files)
+        for folder in here
+        if folder in file.read_text("utf-8", "replace")
+    ]
+    assert not found

@@ -15,6 +15,9 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from embedtune.cli import run_command_line
 
+    # a name that the terminal's encoding lacks is shown escaped, never a crash
+    sys.stdout.reconfigure(errors="backslashreplace")
+
     sys.exit(run_command_line(sys.argv[1:]))
 
 

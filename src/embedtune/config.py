@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -29,6 +29,7 @@ from embedtune.training.plan import TrainingSettings
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_NODES = 20_000  # of a configuration, aliases expanded
+REFUSED = object()  # in place of a value that is a fault already
 SECRET_KEY = re.compile(r"(^|_)(api_?key|key|token|password|secret)$", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"\b(sk|pk|gsk|hf|xai|AIza)[-_A-Za-z0-9]{16,}")
 
@@ -40,6 +41,9 @@ class ModelSettings(Settings):
         (DEFAULT_MODEL,),
         description="Name or folder; of several, the one that is best on dev is trained.",
     )
+
+    pooling: Literal["auto"] = Field("auto", description="The model's own.")
+    prompts: Literal["auto"] = Field("auto", description="The model's own.")
 
     @field_validator("base", mode="before")
     @classmethod
@@ -215,17 +219,18 @@ class _Converter:
             self.faults.append(
                 f"{place}: {'.'.join(field)}: the tag {visible(node.tag)} is refused"
             )
-            return None
+            return REFUSED
         if isinstance(node, yaml.ScalarNode):
             empty = node.style is None and node.value.lower() in ("", "null", "~")
             return None if empty else node.value
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
-                return [
+                items = [
                     self.convert(item, (*field, str(number)))
                     for number, item in enumerate(node.value)
                 ]
+                return [item for item in items if item is not REFUSED]
             return self._mapping(node, field)
         finally:
             self.open.discard(id(node))
@@ -250,7 +255,9 @@ class _Converter:
             if isinstance(value_node, yaml.ScalarNode) and _is_secret(key, value_node.value):
                 self.faults.append(_secret_fault(f"{self.path}:{line}", name))
                 continue
-            result[key] = self.convert(value_node, (*field, key))
+            value = self.convert(value_node, (*field, key))
+            if value is not REFUSED:
+                result[key] = value
         return result
 
 
@@ -284,6 +291,8 @@ def _apply(
         return
     inner: dict[tuple[str, ...], str] = {}
     found = None if node is None else _Converter(Path("--set"), inner, faults).convert(node, field)
+    if found is REFUSED:
+        return
     here = tree
     for part in field[:-1]:
         below = here.get(part)
@@ -375,7 +384,8 @@ def _explained(fault: Mapping[str, Any], field: tuple[str, ...]) -> str:
 
 
 def _anchored(model: Any, tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tree with relative paths of path settings taken from ``folder``."""
+    """The tree with relative paths of path settings taken from ``folder``, and so with names
+    (of models, say) that are plainly paths: ``./`` or ``../`` stand before them."""
     anchored = dict(tree)
     for name, info in model.model_fields.items():
         key = info.alias or name
@@ -383,11 +393,21 @@ def _anchored(model: Any, tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         below = (_fields_by_name(model) or {}).get(key)
         if isinstance(value, dict) and below is not None:
             anchored[key] = _anchored(below, value, folder)
-        elif Path in _members(info.annotation):
+        else:
+            join = _path_in if Path in _members(info.annotation) else _name_in
             if isinstance(value, str):
-                anchored[key] = str(folder / value)
+                anchored[key] = join(folder, value)
             elif isinstance(value, list):
                 anchored[key] = [
-                    str(folder / item) if isinstance(item, str) else item for item in value
+                    join(folder, item) if isinstance(item, str) else item for item in value
                 ]
     return anchored
+
+
+def _path_in(folder: Path, path: str) -> str | None:
+    """An empty path is none; it must not become the folder itself."""
+    return str(folder / path) if path.strip() else None
+
+
+def _name_in(folder: Path, name: str) -> str:
+    return str(folder / name) if name.startswith(("./", "../")) else name

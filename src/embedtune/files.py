@@ -292,8 +292,9 @@ def table_rows(
                        f"(separator {separator!r})", file=file, line=line,
                        excerpt=visible(separator.join(cells))))  # fmt: skip
         elif cells == header:
-            rejects.append(Reject(stage, "header", "the header again", file=file, line=line,
-                                  unusable=False))  # fmt: skip
+            rejects.append(
+                Reject(stage, "header", "the header again", file=file, line=line, unusable=False)
+            )
         else:
             yield line, dict(zip(header, map(clean_text, cells), strict=True))
 

@@ -81,6 +81,7 @@ class Verdict:
     best_rival: str
     differences: Mapping[str, Difference]  # "base", "best_rival", and more by name
     flags: tuple[Flag, ...] = ()
+    decided: Mapping[str, float] = field(default_factory=dict)  # system -> mean where it decides
 
     def as_json(self) -> dict[str, Any]:
         return {

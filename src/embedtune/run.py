@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from embedtune.errors import ConfigError, IntegrityError, LockedError
+from embedtune.errors import ConfigError, IntegrityError, LockedError, NothingUsable
 from embedtune.files import disk_errors, read_json, sha256_of, sync_folder, visible, write_json
 
 log = logging.getLogger(__name__)
@@ -97,9 +97,14 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path}: the run directory is a file; choose another")
         try:
+            lock = self.path / "run.lock"
+            if self.path.is_dir() and not lock.exists() and any(self.path.iterdir()):
+                raise ConfigError(
+                    f"{self.path}: holds other files and no run; choose an empty or new folder"
+                )
             with disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                self._lock = _take_lock(self.path / "run.lock")
+                self._lock = _take_lock(lock)
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot write here: {error.strerror}") from error
         return self
@@ -151,7 +156,8 @@ def build_folder(
         fresh: Throw half-done work of another recipe away instead of refusing to.
 
     Raises:
-        ConfigError: ``out`` is a file, or a folder with other things in it.
+        ConfigError: ``out`` is a file, or a folder with other things in it. This and
+            ``NothingUsable`` of ``build`` leave nothing behind, since a repeat would fail alike.
         IntegrityError: There is half-done work of another recipe.
     """
     if out.exists() and not out.is_dir():
@@ -176,7 +182,11 @@ def build_folder(
                     + "); repeat that command, or start afresh with --fresh"
                 )
         write_json(begun, _recipe_row(recipe))
-        done = _build(out, work, recipe, build)
+        try:
+            done = _build(out, work, recipe, build)
+        except (ConfigError, NothingUsable):
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         shutil.rmtree(work, ignore_errors=True)
     return done
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from embedtune.documents.chunk import Chunking, ChunkSettings, chunk_documents, useful_characters
+from embedtune.documents.chunk import Chunking, ChunkSettings, chunk_documents
+from embedtune.documents.clean import useful_characters
 from embedtune.embed.tokens import Tokens, WordTokens, load_tokens
 from embedtune.errors import ConfigError
 from embedtune.records import Document

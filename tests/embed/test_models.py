@@ -10,7 +10,8 @@ import pytest
 
 from embedtune.embed import models
 from embedtune.embed.checks import check_model_folder, safetensors_header
-from embedtune.embed.models import load_sentence_transformer, resolve_model
+from embedtune.embed.loading import load_sentence_transformer, usable_cores
+from embedtune.embed.models import resolve_model
 from embedtune.errors import ConfigError, IntegrityError, ServiceError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -263,4 +264,4 @@ def test_random_bytes_inside_the_weights_are_found(tmp_path: Path):
 
 
 def test_a_machine_has_at_least_one_core():
-    assert models.usable_cores() >= 1
+    assert usable_cores() >= 1

@@ -4,14 +4,12 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from embedtune.embed.openai import OpenAIEmbedder, parse_answer, retry_after
+from embedtune.embed.openai import OpenAIEmbedder, parse_answer
 from embedtune.errors import ConfigError, ServiceError
 
 
@@ -157,7 +155,7 @@ def test_another_dimension_in_a_later_batch_is_found(embedder, server):
 def test_a_busy_server_is_asked_again_when_it_says(embedder, server, waits):
     server.plan = [(429, {"Retry-After": "7"}, {}), (503, {}, {}), (500, {}, {})]
     assert len(embedder.embed(["a"], "query")) == 1
-    assert 7 <= waits[0] <= 8.75
+    assert waits[0] == 7
     assert 1 <= waits[1] <= 1.25  # 0.5, 1, 2 … with jitter
     assert 2 <= waits[2] <= 2.5
     assert len(server.requests) == 4
@@ -165,7 +163,7 @@ def test_a_busy_server_is_asked_again_when_it_says(embedder, server, waits):
 
 def test_a_server_that_stays_busy_ends_with_a_resumable_error(embedder, server, waits):
     server.plan = [(429, {}, {})] * 9
-    with pytest.raises(ServiceError, match="answered 429 to all 6 attempts") as caught:
+    with pytest.raises(ServiceError, match=r"answered 429 .* after 6 tries") as caught:
         embedder.embed(["a"], "query")
     assert len(server.requests) == 6
     assert caught.value.exit_code == 5
@@ -174,10 +172,10 @@ def test_a_server_that_stays_busy_ends_with_a_resumable_error(embedder, server, 
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, "refused the key in OPENAI_API_KEY"),
-        (403, "refused the key"),
-        (404, "no model 'm-small'"),
-        (400, "answered 400"),
+        (401, "check the key in OPENAI_API_KEY"),
+        (403, "check the key"),
+        (404, "asked for the model 'm-small'"),
+        (400, r"answered 400 \(no\)"),
     ],
 )
 def test_a_refusal_is_not_repeated_and_shows_no_key(embedder, server, waits, status, message):
@@ -191,9 +189,7 @@ def test_a_refusal_is_not_repeated_and_shows_no_key(embedder, server, waits, sta
 
 def test_an_unreachable_server_is_named(waits):
     embedder = OpenAIEmbedder("m", base_url="http://127.0.0.1:9/v1", retries=1, sleep=waits.append)
-    with pytest.raises(
-        ServiceError, match=r"no answer from http://127.0.0.1:9/v1 after 2 attempts"
-    ):
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9: no connection .* after 2 tries"):
         embedder.embed(["a"], "query")
     assert len(waits) == 1
 
@@ -205,36 +201,19 @@ def test_dimensions_are_asked_for_and_part_of_the_name(server):
     assert " 3d" in embedder.name
 
 
-def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setenv("OPENAI_API_BASE", "https://api.example.com/v1/")
-    with pytest.raises(ConfigError, match=r"OPENAI_API_KEY is not set.*https://api.example.com/v1"):
-        OpenAIEmbedder("m")
+def test_model_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_BASE", "https://api.example.com/")
+    with pytest.raises(ConfigError) as caught:
+        OpenAIEmbedder()
+    assert "EMBEDDING_MODEL" in caught.value.faults[0]
+    assert "OPENAI_API_KEY is not set, and api.example.com" in caught.value.faults[1]
+    monkeypatch.setenv("EMBEDDING_MODEL", "m-large")
     monkeypatch.setenv("MY_KEY", "k")
-    assert OpenAIEmbedder("m", api_key_env="MY_KEY").address == "https://api.example.com/v1"
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
-    assert OpenAIEmbedder("m").address == "http://localhost:1/v1"  # no key needed here
-
-
-@pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "api.example.com", "https://user:pass@example.com/v1", "http://"]
-)
-def test_other_addresses_are_refused_without_showing_a_password(url: str):
-    with pytest.raises(ConfigError, match="base_url") as caught:
-        OpenAIEmbedder("m", base_url=url)
-    assert "pass@" not in str(caught.value)
-
-
-def test_retry_after_is_read_as_seconds_and_as_a_date():
-    assert retry_after("2.5") == 2.5
-    date = datetime.now(UTC) + timedelta(seconds=30)
-    assert retry_after(format_datetime(date)) == pytest.approx(30, abs=2)
-    assert retry_after("") is None
-    assert retry_after("soon") is None
+    embedder = OpenAIEmbedder(api_key_env="MY_KEY")
+    assert embedder.name == "openai:m-large at https://api.example.com/v1"
 
 
 def test_a_whole_answer_is_read_in_the_order_of_the_texts():
     rows = [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1, 2]}]
-    body = json.dumps({"data": rows}).encode()
+    body = json.dumps({"data": rows})
     assert parse_answer(body, 2, None).tolist() == [[1, 2], [3, 4]]

@@ -64,7 +64,7 @@ def test_loss_is_the_cross_entropy_without_the_masked_entries(tiny_model):
     """Against the formula, written out by hand: -log softmax(scores / T) over unmasked columns."""
     import torch
 
-    from embedtune.embed.models import load_sentence_transformer
+    from embedtune.embed.loading import load_sentence_transformer
 
     model = load_sentence_transformer(str(tiny_model), device="cpu").eval()
     loss = ranking_loss(model, PAIRS, EXCLUDED, temperature=0.05, dimensions=(32,))
@@ -88,7 +88,7 @@ def test_loss_is_the_cross_entropy_without_the_masked_entries(tiny_model):
 def test_matryoshka_sums_the_loss_over_dimensions(tiny_model):
     import torch
 
-    from embedtune.embed.models import load_sentence_transformer
+    from embedtune.embed.loading import load_sentence_transformer
 
     model = load_sentence_transformer(str(tiny_model), device="cpu").eval()
 

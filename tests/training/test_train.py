@@ -234,7 +234,7 @@ def test_trainer_pass_through_is_checked_against_the_library():
 def test_merge_is_the_weighted_mean_of_the_weights(tiny_model):
     import torch
 
-    from embedtune.embed.models import load_sentence_transformer
+    from embedtune.embed.loading import load_sentence_transformer
 
     base, tuned, target = (load_sentence_transformer(str(tiny_model), device="cpu") for _ in "abc")
     with torch.no_grad():

@@ -19,7 +19,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code. No traceback reaches the user."""
     from embedtune.cli.app import app
 
-    console = Console()
+    console = Console(quiet=not {"--quiet", "-q"}.isdisjoint(arguments))
     stopped_by: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -28,20 +28,21 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     _set_up_logging(console, verbose="--debug" in arguments)
-    import click
+    import typer
 
+    (usage_error,) = typer.BadParameter.__bases__  # click's, which newer typer carries inside
     try:
         result = app(
-            [argument for argument in arguments if argument != "--debug"],
+            [argument for argument in arguments if argument != "--debug"] or ["--help"],
             prog_name="embedtune",
             standalone_mode=False,
         )
         return int(result or 0)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
+    except usage_error as error:
         console.error([error.format_message()])
-        if isinstance(error, click.UsageError) and error.ctx is not None:
+        if error.ctx is not None:
             console.error([f"see: {error.ctx.command_path} --help"])
         return 2
     except Interrupted as error:
@@ -50,7 +51,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except EmbedtuneError as error:
         console.error(error.lines)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console.error(["stopped; run the same command again to go on"])
         return 143 if stopped_by else 130
     except BrokenPipeError:
@@ -93,7 +94,7 @@ def _set_up_logging(console: Console, *, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         return
     ours = logging.getLogger("embedtune")
-    ours.addHandler(_ToConsole(console))
+    ours.handlers = [_ToConsole(console)]
     ours.setLevel(logging.WARNING)
     ours.propagate = False
     logging.getLogger().addHandler(logging.NullHandler())

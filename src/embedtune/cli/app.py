@@ -8,7 +8,6 @@ app = typer.Typer(
     name="embedtune",
     help="Fine-tune text embedding models on your own documents, with a verdict you can trust.",
     epilog="Results go to standard output, messages to standard error.",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

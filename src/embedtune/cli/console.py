@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from embedtune.files import visible
 from embedtune.records import Progress
+
+LONGEST_LINE = 10_000
 
 
 class Console:
@@ -22,12 +25,12 @@ class Console:
         """One message line on standard error."""
         if not self.quiet:
             self._end_line()
-            print(text, file=sys.stderr, flush=True)
+            print(_shown(text), file=sys.stderr, flush=True)
 
     def error(self, lines: Iterable[str]) -> None:
         self._end_line()
         for line in lines:
-            print(f"embedtune: {line}", file=sys.stderr, flush=True)
+            print(_shown(f"embedtune: {line}"), file=sys.stderr, flush=True)
 
     def progress(self, what: str) -> Progress:
         """A ``Progress`` that shows share done and time left (from a monotonic clock)."""
@@ -50,7 +53,7 @@ class Console:
             if first < done < total:
                 seconds = (now - begin) * (total - done) / (done - first)
                 left = f", {_duration(seconds)} left"
-            line = f"  {what}: {done:,} of {total:,}{left}"
+            line = _shown(f"  {what}: {done:,} of {total:,}{left}")
             if self.tty:
                 self._open_line = True
                 print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
@@ -67,6 +70,11 @@ class Console:
             self._open_line = False
 
 
+def _shown(line: str) -> str:
+    """One line, whatever file names and the like in it hold."""
+    return visible(line, LONGEST_LINE)
+
+
 def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
@@ -77,7 +85,11 @@ def _duration(seconds: float) -> str:
 
 def emit(value: dict[str, Any], *, as_json: bool, text: Callable[[], str]) -> None:
     """The result: one JSON object, or text made for people."""
-    print(json.dumps(value, ensure_ascii=False) if as_json else text(), flush=True)
+    if as_json:
+        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        print(json.dumps(value, ensure_ascii=not utf8), flush=True)
+    else:
+        print(text(), flush=True)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

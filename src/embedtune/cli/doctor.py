@@ -22,7 +22,7 @@ def doctor(
 
     Example: embedtune doctor --model BAAI/bge-base-en-v1.5
     """
-    findings = [_python(), _torch(), _model(model), _endpoint(), _disk(), *_tools()]
+    findings = [_python(), _torch(), _model(model), _endpoint(), _disk()]
     failed = [name for name, good, _ in findings if good is False]
     emit(
         {"ok": not failed, "checks": [{"name": n, "ok": g, "found": t} for n, g, t in findings]},
@@ -79,8 +79,3 @@ def _endpoint() -> tuple[str, bool | None, str]:
 def _disk() -> tuple[str, bool | None, str]:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     return "disk", free > 2, f"{free:.1f} GB free here (a run of a small model takes about 1 GB)"
-
-
-def _tools() -> list[tuple[str, bool | None, str]]:
-    path = shutil.which("tesseract")
-    return [("tesseract", True if path else None, path or "not found (only scans need it)")]

@@ -149,11 +149,8 @@ def status(
     """
     from embedtune.pipeline.stored import STAGES, stage_facts
 
-    if not run.is_dir():
-        raise ConfigError(f"{run}: no such run directory")
+    _check_run(run)
     stages = stage_facts(run)
-    if not stages and not (run / "config.yaml").exists():
-        raise NothingUsable(f"{run}: not a run directory")
     rows = [
         {
             "stage": name,
@@ -185,7 +182,13 @@ def report(
     from embedtune.files import read_json
     from embedtune.pipeline.report import write_report
 
-    if not run.is_dir():
-        raise ConfigError(f"{run}: no such run directory")
+    _check_run(run)
     path = write_report(run)
     emit(read_json(run / "report.json"), as_json=json, text=lambda: str(path))
+
+
+def _check_run(run: Path) -> None:
+    if not run.is_dir():
+        raise ConfigError(f"{run}: no such run directory")
+    if not (run / "run.lock").exists():
+        raise NothingUsable(f"{run}: not a run directory")

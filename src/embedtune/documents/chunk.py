@@ -4,7 +4,7 @@ Every character of a document is in a chunk, in a counted reject, or is white sp
 """
 
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,10 @@ from typing import Self
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
+from embedtune.documents.clean import has_content, useful_characters
+from embedtune.documents.cuts import Costs, rows, sentences
 from embedtune.documents.outline import TABLE_RULE, Block, blocks_of
+from embedtune.documents.prefix import FIELDS, PREFIXES, Prefixes
 from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError
 from embedtune.files import visible
@@ -30,22 +33,7 @@ from embedtune.records import (
 from embedtune.settings import Auto, PositiveInt, Settings
 
 STAGE = "chunk"
-PREFIXES = ("none", "headings", "title+headings")
-FIELDS = ("title", "path", "kind")
-JOINT = " > "  # between the headings of a path
-LONGEST_TOKEN = 64  # characters; a longer "token" is an unreadable run that is cut all the same
-WINDOW = 20_000  # characters whose tokens are asked for at once
 SAME_TEXT = 3  # so many equal chunks of one document are kept
-
-_SENTENCE_END = re.compile(
-    r"[。！？；…]+[”’」』）】》\"')\]]*(?![\u0300-\u036f\u200d\ufe0f])"
-    r"|[.!?]+[”’\"')\]]*(?=\s+[^\sa-z])|\n"
-)
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|No|Nos|Inc|Corp|Co|Ltd|St|vs|cf|Fig|Eq|Sec|Art|al|e\.g|i\.e|U\.S|approx)"
-    r"|\b[A-Z]|^\s*\d{1,3})\.$"
-)
-_GOOD_CUT = re.compile(r"[，、,;；:：)）\]】]|\s")
 
 
 class ChunkSettings(Settings):
@@ -168,16 +156,6 @@ def chunk_documents(
     )
 
 
-def useful_characters(text: str) -> int:
-    """Letters and digits; those of Chinese, Japanese and Korean count twice."""
-    return sum((ord(character) >= 0x2E80) + 1 for character in text if character.isalnum())
-
-
-def has_content(text: str) -> bool:
-    """Whether there is any letter: texts without one all get the same vector."""
-    return any(character.isalpha() for character in text)
-
-
 def _reject(
     document: Document, code: str, start: int, end: int, why: str, *, unusable: bool
 ) -> Reject:
@@ -261,7 +239,7 @@ class _Cutter:
         self.settings = settings
         self.budget = budget
         self.special = special
-        self._prefixes: dict[tuple[tuple[str, ...], str], tuple[str, int]] = {}
+        self._prefixes = Prefixes(document, tokens, settings.prefix, budget // 3, special)
 
     def results(self) -> Iterator[Chunk | Reject | Span]:
         """Chunks in the order of the text, and rejects, each with its span."""
@@ -360,13 +338,13 @@ class _Cutter:
     def _atoms(self, section: _Section) -> Iterator[_Atom]:
         room = self._room(section.path, "")
         for block in section.blocks:
-            spans = _Costs(self.tokens, self.text, block.start, block.end)
+            spans = Costs(self.tokens, self.text, block.start, block.end)
             if block.kind == "heading" or (block.kind in ("table", "code") and spans.total <= room):
                 pieces: list[tuple[int, int]] = [(block.start, block.end)]
             elif block.kind == "text":
-                pieces = list(self._sentences(block))
+                pieces = list(sentences(self.text, block.start, block.end))
             else:
-                pieces = list(self._rows(block))
+                pieces = list(rows(self.text, block.start, block.end))
             header = self._header(block) if block.kind == "table" and len(pieces) > 1 else ""
             limit = self._room(section.path, header) if header else room
             for number, (start, end) in enumerate(pieces):
@@ -377,34 +355,6 @@ class _Cutter:
                     yield _Atom(
                         a, b, spans.between(a, b), block.kind, section.path, ends, continued
                     )
-
-    def _sentences(self, block: Block) -> Iterator[tuple[int, int]]:
-        start = block.start
-        for match in _SENTENCE_END.finditer(self.text, block.start, block.end):
-            if _ABBREVIATION.search(self.text[max(start, match.end() - 12) : match.end()]):
-                continue
-            if stripped := self._stripped(start, match.end()):
-                yield stripped
-            start = match.end()
-        if stripped := self._stripped(start, block.end):
-            yield stripped
-
-    def _rows(self, block: Block) -> Iterator[tuple[int, int]]:
-        start = block.start
-        while start < block.end:
-            end = self.text.find("\n", start, block.end)
-            end = block.end if end < 0 else end
-            if stripped := self._stripped(start, end):
-                yield stripped
-            start = end + 1
-
-    def _stripped(self, start: int, end: int) -> tuple[int, int] | None:
-        piece = self.text[start:end]
-        bare = piece.strip()
-        if not bare:
-            return None
-        start += len(piece) - len(piece.lstrip())
-        return start, start + len(bare)
 
     def _header(self, block: Block) -> str:
         first, _, rest = self.text[block.start : block.end].partition("\n")
@@ -520,7 +470,7 @@ class _Cutter:
                 middle += 1
             return [_Part(part.atoms[:middle]), _Part(part.atoms[middle:])]
         [atom] = part.atoms
-        spans = _Costs(self.tokens, self.text, atom.start, atom.end)
+        spans = Costs(self.tokens, self.text, atom.start, atom.end)
         pieces = list(spans.cut(atom.start, atom.end, max(1, spans.total // 2)))
         if len(pieces) == 1:
             return []
@@ -565,50 +515,12 @@ class _Cutter:
     def _title(self, part: _Part) -> str:
         first = part.atoms[0]
         labels = tuple(label for offset, label in first.path if offset < part.start)
-        return self._prefix(labels, first.header)[0]
+        return self._prefixes.of(labels, first.header)[0]
 
     def _room(self, path: _Path, header: str) -> int:
         """Tokens left for text under the full path."""
-        cost = self._prefix(tuple(label for _, label in path), header)[1]
+        cost = self._prefixes.of(tuple(label for _, label in path), header)[1]
         return max(1, self.budget - cost - 1)
-
-    def _prefix(self, labels: tuple[str, ...], header: str) -> tuple[str, int]:
-        """The prefix, shortened to a third of the budget, and its tokens with the special ones.
-
-        Outer headings give way first, then the end of what is left.
-        """
-        key = (labels, header)
-        if key not in self._prefixes:
-            limit = self.budget // 3 + self.special
-            text = self._compose(labels, header)
-            while len(labels) > 1 and self.tokens.count([text])[0] > limit:
-                labels = labels[1:]
-                text = self._compose(labels, header)
-            [cost] = self.tokens.count([text])
-            most = self.budget // 3
-            while cost > limit:
-                ends = [end for _, end in self.tokens.offsets(text)][:most]
-                text = text[: ends[-1]].rstrip() if ends else ""
-                [cost] = self.tokens.count([text])
-                most -= 1
-            self._prefixes[key] = (text, cost)
-        return self._prefixes[key]
-
-    def _compose(self, labels: tuple[str, ...], header: str) -> str:
-        style = self.settings.prefix
-        title = " ".join(self.document.title.split())
-        path = JOINT.join(" ".join(label.split()) for label in labels)
-        if style == "none":
-            text = ""
-        elif style == "headings":
-            text = path
-        elif style == "title+headings":
-            same = bool(labels) and " ".join(labels[0].split()) == title
-            text = path if same or not title else JOINT.join(filter(None, (title, path)))
-        else:
-            values = {"title": title, "path": path, "kind": self.document.kind}
-            text = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], style)
-        return " ".join(filter(None, (text.strip(), header)))
 
     # ---- chunks
 
@@ -642,61 +554,3 @@ class _Cutter:
             source=self.document.source,
         )
         return replace(draft, tokens=self.tokens.count([draft.embedded])[0])
-
-
-class _Costs:
-    """Token ends of a stretch of text; a run without tokens, or one overlong token, counts one
-    for every 64 characters, so that nothing unreadable hides in a chunk."""
-
-    def __init__(self, tokens: Tokens, text: str, start: int, end: int) -> None:
-        self.text = text
-        self.ends: list[int] = []
-        last = start
-        for begin in range(start, end, WINDOW):
-            # a token cut at a window's border counts twice, which is on the safe side
-            for _, stop in tokens.offsets(text[begin : min(begin + WINDOW, end)]):
-                self._add(last, begin + stop)
-                last = begin + stop
-        if end - last > LONGEST_TOKEN:
-            self._add(last, end)
-
-    def _add(self, last: int, stop: int) -> None:
-        self.ends += range(last + LONGEST_TOKEN, stop, LONGEST_TOKEN)
-        self.ends.append(stop)
-
-    @property
-    def total(self) -> int:
-        return len(self.ends)
-
-    def between(self, start: int, end: int) -> int:
-        return bisect_left(self.ends, end + 1) - bisect_right(self.ends, start)
-
-    def cut(self, start: int, end: int, limit: int) -> Iterator[tuple[int, int]]:
-        """The stretch in pieces of at most ``limit`` tokens, at commas or white space where the
-        last third of a piece has one, never inside a grapheme cluster."""
-        if self.between(start, end) <= limit:
-            yield start, end
-            return
-        import regex
-
-        borders = [start + match.end() for match in regex.finditer(r"\X", self.text[start:end])]
-        while start < end:
-            index = bisect_right(self.ends, start) + limit
-            stop = (
-                end
-                if index > len(self.ends) or self.ends[index - 1] >= end
-                else self.ends[index - 1]
-            )
-            if stop < end:
-                third = start + (stop - start) * 2 // 3
-                good = [match.end() for match in _GOOD_CUT.finditer(self.text, third, stop)]
-                stop = good[-1] if good else stop
-                at = bisect_right(borders, stop) - 1
-                if at < 0 or borders[at] <= start:
-                    at = bisect_right(borders, start)
-                stop = borders[at]
-            piece = self.text[start:stop]
-            if piece.strip():
-                a = start + len(piece) - len(piece.lstrip())
-                yield a, a + len(piece.strip())
-            start = stop

@@ -1,4 +1,4 @@
-"""Text made fit for tokenizers and JSON, with a count of what was changed."""
+"""Text made fit for tokenizers and JSON, what was changed counted; and what of a text counts."""
 
 import re
 import unicodedata
@@ -15,7 +15,7 @@ _SUPPLEMENT = dict(
         "艹虎衤覀西见角角讠贝车辶辶辶阝钅長镸长门阝雨青韦页风飞食飠饣马骨鬼鱼鸟卤麦黄黾斉齐歯齿竜龙龜亀龟",
         strict=True,
     )
-)  # fmt: skip
+)
 RADICALS = str.maketrans(
     {
         **{chr(c): unicodedata.normalize("NFKC", chr(c)) for c in range(0x2F00, 0x2FD6)},
@@ -46,3 +46,13 @@ def clean(text: str) -> Cleaned:
 def map_radicals(text: str) -> str:
     """Kangxi and supplement radicals as the ideographs they stand for; lengths stay the same."""
     return text.translate(RADICALS) if _HAS_RADICAL.search(text) else text
+
+
+def useful_characters(text: str) -> int:
+    """Letters and digits; those of Chinese, Japanese and Korean count twice."""
+    return sum((ord(character) >= 0x2E80) + 1 for character in text if character.isalnum())
+
+
+def has_content(text: str) -> bool:
+    """Whether there is any letter: texts without one all get the same vector."""
+    return any(character.isalpha() for character in text)

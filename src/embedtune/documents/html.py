@@ -1,9 +1,13 @@
 """HTML pages as Markdown. Nothing is ever fetched, nothing hidden gets through."""
 
 import re
+from typing import TYPE_CHECKING
 
 from embedtune.decode import Undecodable, decode
 from embedtune.documents.reading import Broken, Part
+
+if TYPE_CHECKING:
+    from bs4 import Tag
 
 DROPPED = ("script", "style", "template", "noscript", "head", "iframe", "frame", "frameset",
            "object", "embed", "applet", "svg", "math", "canvas", "audio", "video", "form", "button",
@@ -103,7 +107,7 @@ def html_to_markdown(html: str, part: Part, *, tables: bool) -> None:
             string.replace_with(re.sub(r"\s+", " ", joined))
     if tables:
         for table in root.find_all("table"):
-            _promote_header(soup, table)
+            _promote_header(table)
     converter = MarkdownConverter(
         heading_style="ATX", bullets="-", escape_asterisks=False, escape_underscores=False,
         escape_misc=False,
@@ -122,23 +126,22 @@ def html_to_markdown(html: str, part: Part, *, tables: bool) -> None:
     part.text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _hidden(tag: object) -> bool:
-    """Whether a bs4 tag is hidden by attribute or by its own style."""
-    attributes = tag.attrs  # type: ignore[attr-defined]  # bs4 is imported late
+def _hidden(tag: "Tag") -> bool:
+    """Whether it is hidden by attribute or by its own style."""
     return (
-        "hidden" in attributes
-        or str(attributes.get("aria-hidden", "")).lower() == "true"
-        or bool(HIDDEN_STYLE.search(str(attributes.get("style", ""))))
+        "hidden" in tag.attrs
+        or str(tag.get("aria-hidden", "")).lower() == "true"
+        or bool(HIDDEN_STYLE.search(str(tag.get("style", ""))))
     )
 
 
-def _promote_header(soup: object, table: object) -> None:
+def _promote_header(table: "Tag") -> None:
     """Markdown needs a header row: the first row, where the page names none."""
-    rows = table.find_all("tr")  # type: ignore[attr-defined]  # as above
-    if rows and not rows[0].find("th") and not table.find("thead"):  # type: ignore[attr-defined]
+    rows = table.find_all("tr")
+    if rows and not rows[0].find("th") and not table.find("thead"):
         for cell in rows[0].find_all("td", recursive=False):
             cell.name = "th"
-    for cell in table.find_all(["td", "th"]):  # type: ignore[attr-defined]
+    for cell in table.find_all(["td", "th"]):
         for string in cell.find_all(string=lambda text: "|" in text):
             string.replace_with(string.replace("|", "\\|"))
         for mark in cell.find_all(["p", "br", "li", "div"]):

@@ -11,10 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
+from typing import TYPE_CHECKING
 
 from embedtune.documents.clean import clean
 from embedtune.documents.outline import ARTICLE, named_rank
 from embedtune.documents.reading import Broken, Part
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument
 
 EDGE = 4  # lines at the top and bottom of a page that may be running heads
 LONGEST_HEAD = 80  # characters of a running head
@@ -47,7 +51,7 @@ class _Page:
     failed: str = ""
 
 
-def read_pdf(data: bytes, password: str | None, *, ocr: str) -> Part:
+def read_pdf(data: bytes, password: str | None) -> Part:
     """The text of a PDF as one part, with the offsets of its pages.
 
     Raises:
@@ -55,7 +59,7 @@ def read_pdf(data: bytes, password: str | None, *, ocr: str) -> Part:
     """
     pages = _pages(data, password)
     part = Part(kind="pdf")
-    _name_missing(pages, part, ocr)
+    _name_missing(pages, part)
     _drop_running_heads(pages, part)
     _compose(pages, part)
     part.meta["page_count"] = str(len(pages))
@@ -86,13 +90,13 @@ def _pages(data: bytes, password: str | None) -> list[_Page]:
         document.close()
 
 
-def _page(document: object, index: int) -> _Page:
+def _page(document: "PdfDocument", index: int) -> _Page:
     import pypdfium2
     import pypdfium2.raw as pdfium
 
     result = _Page(index + 1)
     try:
-        page = document[index]  # type: ignore[index]  # a PdfDocument; the library is untyped
+        page = document[index]
         textpage = page.get_textpage()
     except pypdfium2.PdfiumError as error:
         result.failed = str(error)
@@ -175,24 +179,24 @@ def _bold(handle: object, place: int) -> bool:
 # ---- pages without text
 
 
-def _name_missing(pages: list[_Page], part: Part, ocr: str) -> None:
+def _name_missing(pages: list[_Page], part: Part) -> None:
     empty = [page for page in pages if not any(_letters(line.text) for line in page.lines)]
     failed = [page.number for page in empty if page.failed]
     blank = [page.number for page in empty if page.blank]
     scans = [page.number for page in empty if not page.failed and not page.blank]
-    why = "documents.ocr is off" if ocr == "off" else "no OCR engine is installed"
     if len(empty) == len(pages):
         what = "no page" if not failed else "no readable page"
         raise Broken(
             "no-text",
             f"{what} of {len(pages)} has text (scanned, or empty; pages "
-            f"{ranges(page.number for page in empty)}); {why}: give the text itself",
+            f"{ranges(page.number for page in empty)}); scans are not recognised: give the text "
+            "itself",
         )
     if scans:
         part.reject(
             "pages-without-text",
             f"{len(scans)} of {len(pages)} pages ({len(scans) / len(pages):.0%}) have no text "
-            f"layer: pages {ranges(scans)}; {why}; the other pages are kept",
+            f"layer: pages {ranges(scans)}; scans are not recognised; the other pages are kept",
         )
     if failed:
         part.reject(

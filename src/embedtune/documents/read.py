@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from embedtune.documents.chunk import has_content
+from embedtune.documents.clean import has_content
 from embedtune.documents.worker import TYPES
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.files import visible
@@ -51,8 +51,9 @@ class DocumentSettings(Settings):
         True,
         description="Keep tables of HTML and DOCX as Markdown tables; false: as lines of text.",
     )
-    ocr: Literal["auto", "off"] = Field(
-        "auto", description="Read pages without text by OCR where an engine is installed, or never."
+    ocr: Literal["auto"] = Field(
+        "auto",
+        description="Pages without text are named and left out; scans are not recognised yet.",
     )
     broken_bytes: Literal["replace", "reject"] = Field(
         "replace",
@@ -153,7 +154,7 @@ class _Account:
         self.rejects = rejects
         self.rejected = len(rejects)
         self.duplicates: list[Reject] = []
-        self.notes: list[str] = []
+        self.notes: list[tuple[str, str]] = []  # place, message
 
     def reject(self, found: _Found, code: str, message: str, line: int | None = None) -> None:
         self.rejected += 1
@@ -172,7 +173,7 @@ class _Account:
     def _add_part(self, found: _Found, part: dict[str, Any], answer: dict[str, Any]) -> None:
         source = found.source if part["line"] is None else f"{found.source}:{part['line']}"
         for line, message in part["notes"]:
-            self.notes.append(f"{found.source}{f':{line}' if line else ''}: {message}")
+            self.notes.append((f"{found.source}{f':{line}' if line else ''}", message))
         text, title = part["text"], part["title"]
         if not has_content(text):
             self.reject(found, "no-content", "no content: there is no letter in it", part["line"])
@@ -203,9 +204,20 @@ class _Account:
             documents,
             tuple(self.rejects),
             tuple(self.duplicates),
-            (*notes, *self.notes),
+            (*notes, *_gathered(self.notes)),
             Counts(total, len(documents), self.rejected, len(self.duplicates)),
         )
+
+
+def _gathered(notes: Sequence[tuple[str, str]]) -> list[str]:
+    """One line for what is said of several files: the first named, the others counted."""
+    places: dict[str, list[str]] = {}
+    for place, message in notes:
+        places.setdefault(message, []).append(place)
+    return [
+        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {message}"
+        for message, found in places.items()
+    ]
 
 
 # ---- listing
@@ -354,7 +366,7 @@ class _Worker:
             "password": password,
             "most_bytes": self.settings.max_megabytes << 20,
             "seconds": self.settings.max_seconds,
-            **self.settings.model_dump(include={"tables", "ocr", "broken_bytes"}),
+            **self.settings.model_dump(include={"tables", "broken_bytes"}),
         }
         process = self._started()
         if process.stdin is None or process.stdout is None:

@@ -86,7 +86,7 @@ def _parts(data: bytes, task: dict[str, Any]) -> Iterable[Part | Reject]:
     if kind == "pdf":
         from embedtune.documents.pdf import read_pdf
 
-        yield read_pdf(data, task["password"], ocr=task["ocr"])
+        yield read_pdf(data, task["password"])
     elif kind == "docx":
         from embedtune.documents.office import read_docx
 

@@ -43,8 +43,10 @@ def check_model_folder(
                 "not run unless trust_remote_code is set for this revision"
             )
         if not module_folder.is_dir() and not module_type.endswith(".Normalize"):
-            raise IntegrityError(f"{module_folder}: missing although modules.json names it; "
-                                 "copy the whole model folder")  # fmt: skip
+            raise IntegrityError(
+                f"{module_folder}: missing although modules.json names it; "
+                "copy the whole model folder"
+            )
         if module_folder.is_dir():
             _check_weights(module_folder)
     config_file = folder / "config.json"
@@ -79,6 +81,24 @@ def _modules(folder: Path, required: bool) -> list[tuple[Path, str]]:
             raise IntegrityError(f"{file}: the module path {visible(path)!r} leaves the folder")
         modules.append((folder / path, kind))
     return modules
+
+
+def dimension_in(folder: Path) -> int | None:
+    """Length of the vectors, as the folder's configuration says without loading the model; None
+    when it does not say."""
+    dimension = None
+    for module, kind in _modules(folder, required=False):
+        if not kind.endswith((".Pooling", ".Dense")) or not (module / "config.json").is_file():
+            continue
+        config = read_json_object(module / "config.json")
+        if kind.endswith(".Dense"):
+            dimension = config.get("out_features")
+        else:
+            size = config.get("embedding_dimension", config.get("word_embedding_dimension"))
+            modes = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
+            single = isinstance(config.get("pooling_mode"), str) or len(modes) == 1
+            dimension = size if single else None  # several poolings are put side by side
+    return dimension if isinstance(dimension, int) else None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -121,8 +141,10 @@ def safetensors_header(path: Path) -> dict[str, Any]:
         if size == 0:
             raise IntegrityError(f"{path}: empty file where weights are due; copy it again")
         if start.startswith(b"version "):
-            raise IntegrityError(f"{path}: a text pointer of a large-file store instead of the "
-                                 "weights; fetch the real file (git lfs pull)")  # fmt: skip
+            raise IntegrityError(
+                f"{path}: a text pointer of a large-file store instead of the "
+                "weights; fetch the real file (git lfs pull)"
+            )
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if not 2 <= length <= size - 8:
             raise IntegrityError(f"{path}: not a safetensors file, or cut short ({size} bytes)")
@@ -133,8 +155,10 @@ def safetensors_header(path: Path) -> dict[str, Any]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"{path}: damaged header ({visible(error)})") from error
     if 8 + length + end != size:
-        raise IntegrityError(f"{path}: cut short or damaged, {size} bytes where its own header "
-                             f"says {8 + length + end}; copy it again")  # fmt: skip
+        raise IntegrityError(
+            f"{path}: cut short or damaged, {size} bytes where its own header "
+            f"says {8 + length + end}; copy it again"
+        )
     return tensors
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from embedtune.embed import Matrix, Similarity
 from embedtune.embed.checks import read_json_object
-from embedtune.embed.models import ResolvedModel, load_resolved, resolve_model
+from embedtune.embed.loading import load_resolved
+from embedtune.embed.models import ResolvedModel, resolve_model
 from embedtune.errors import ConfigError, ResourceError
 from embedtune.files import clean_text
 from embedtune.records import Progress, Role, no_progress
@@ -119,8 +120,9 @@ def dimension_of(model: "SentenceTransformer") -> int:
 
 def _known_similarity(name: object) -> Similarity:
     if name not in ("cosine", "dot", "euclidean"):
-        raise ConfigError(f"the model wants the similarity {name!r}; known are cosine, dot and "
-                          "euclidean")  # fmt: skip
+        raise ConfigError(
+            f"the model wants the similarity {name!r}; known are cosine, dot and euclidean"
+        )
     return name
 
 

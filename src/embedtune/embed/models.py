@@ -1,4 +1,4 @@
-"""Model names to folders, and folders to models that were checked before use.
+"""Model names to folders.
 
 A name is looked for as a local path, in the Hugging Face cache, in the ModelScope cache, on the
 hub, and at last among the packages that carry weights. A closed network costs two seconds, not
@@ -14,14 +14,11 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from embedtune.embed.checks import check_model_folder, hash_of
+from embedtune.embed.checks import hash_of
 from embedtune.errors import ConfigError, IntegrityError, ResourceError, ServiceError
 from embedtune.files import visible
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -237,129 +234,3 @@ def _content_revision(folder: Path) -> str:
             digest = hash_of(path)
             total.update(f"{'/'.join(parts)}\0{digest}\n".encode())
     return total.hexdigest()
-
-
-def prepare_threads() -> None:
-    """Threads that suit a shared machine. Call before torch is imported for the full effect.
-
-    OpenMP's spinning threads collapse when another process holds a core, so they wait passively;
-    and there are no more of them than the cores this process may use. Variables that are set
-    already are respected.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not os.environ.get("OMP_NUM_THREADS"):
-        import torch
-
-        if torch.get_num_threads() > usable_cores():
-            torch.set_num_threads(usable_cores())
-
-
-def usable_cores() -> int:
-    """Cores this process may use: affinity and the container's quota counted in."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return cores
-
-
-def choose_device(device: str = "auto") -> str:
-    """``device``, or the best one this machine has."""
-    if device != "auto":
-        return device
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def load_sentence_transformer(
-    name: str, *, device: str = "auto", trust_remote_code: bool = False
-) -> "SentenceTransformer":
-    """The model of that name or folder, checked before and after loading. Never asks a network
-    for anything beyond what `resolve_model` fetched.
-
-    Raises:
-        IntegrityError: Files are damaged, missing or of another model; weights are not finite;
-            or two different texts get one vector.
-    """
-    return load_resolved(resolve_model(name), device=device, trust_remote_code=trust_remote_code)
-
-
-def load_resolved(
-    model: ResolvedModel, *, device: str = "auto", trust_remote_code: bool = False
-) -> "SentenceTransformer":
-    """As `load_sentence_transformer`, for a model that is resolved already."""
-    check_model_folder(
-        model.path,
-        trust_remote_code=trust_remote_code,
-        modules_required=model.source != "hub" and model.source != "hub cache",
-    )
-    prepare_threads()
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
-
-    logger.info("loading %s from the %s (%s)", model.name, model.source, model.path)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        loaded = SentenceTransformer(
-            str(model.path),
-            device=choose_device(device),
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-        )
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError(f"model {model.name}: too large for the memory there is") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        raise IntegrityError(
-            f"{model.path}: cannot be loaded as a model ({type(error).__name__}: "
-            f"{visible(error, 200)})"
-        ) from error
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
-    _read_control_tokens_as_text(loaded)
-    _self_test(loaded, model)
-    return loaded
-
-
-def _read_control_tokens_as_text(loaded: "SentenceTransformer") -> None:
-    """``[SEP]`` or ``[PAD]`` written in a document are characters like any other, so that no text
-    can steer its own vector. Models whose own prompts hold control tokens stay as they are."""
-    tokenizer = getattr(loaded, "tokenizer", None)
-    if not hasattr(tokenizer, "split_special_tokens"):
-        return
-    control = tokenizer.all_special_tokens
-    if not any(token in prompt for prompt in loaded.prompts.values() for token in control):
-        tokenizer.split_special_tokens = True
-
-
-def _self_test(loaded: "SentenceTransformer", model: ResolvedModel) -> None:
-    """Damaged weights load without complaint and give NaN; better to find out here."""
-    import numpy as np
-    import torch
-
-    for parameter_name, values in loaded.named_parameters():
-        if not torch.isfinite(values).all():
-            raise IntegrityError(f"{model.path}: the weights {parameter_name} hold NaN or infinite "
-                                 "numbers; the file is damaged")  # fmt: skip
-    vectors = np.asarray(
-        loaded.encode(["embedtune loads a model", "证券 12 fish"], show_progress_bar=False),
-        dtype=np.float32,
-    )
-    if not np.isfinite(vectors).all() or not np.abs(vectors).sum(axis=1).all():
-        raise IntegrityError(f"{model.path}: gives vectors that are NaN, infinite or zero; the "
-                             "weights are damaged")  # fmt: skip
-    if np.allclose(vectors[0], vectors[1], atol=1e-6):
-        raise IntegrityError(f"{model.path}: gives the same vector for different texts; the "
-                             "weights are damaged")  # fmt: skip

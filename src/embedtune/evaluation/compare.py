@@ -13,10 +13,11 @@ import numpy as np
 from embedtune.errors import IntegrityError
 from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, restricted
 from embedtune.evaluation.forgetting import ProbeResult
-from embedtune.evaluation.health import LANGUAGE_CODES, LANGUAGES, few_queries_flag
+from embedtune.evaluation.health import LANGUAGE_CODES, few_queries_flag
 from embedtune.evaluation.statistics import bootstrap_t, holm, sign_flip_test, sums_by_group
 from embedtune.evaluation.systems import System
 from embedtune.files import visible
+from embedtune.language import LANGUAGES
 from embedtune.results import Difference, Flag, SystemScores, Verdict, VerdictName
 
 LEVEL = 0.05
@@ -233,6 +234,7 @@ def compare(
         best_rival=contest.rival.name,
         differences=differences,
         flags=all_flags,
+        decided={scores.name: scores.metrics[settings.metric] for scores in decided.systems},
     )
 
 
@@ -323,8 +325,9 @@ def _decide(
         return "do-not-ship", [("worse", gain), *background]
     hybrids = (differences["hybrid_bm25"], differences["base_hybrid_bm25"])
     if _below(bm25) and all(_below(hybrid) for hybrid in hybrids):
-        against_base = ("against", {"other": contest.base.name, **gain})
-        return "do-not-ship", [("bm25-wins", {}), against_base, *background]
+        if contest.candidate.name != contest.base.name:
+            background.insert(0, ("against", {"other": contest.base.name, **gain}))
+        return "do-not-ship", [("bm25-wins", {}), *background]
 
     enough = base.groups >= MIN_GROUPS
     over_all = all(

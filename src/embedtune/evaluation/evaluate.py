@@ -405,9 +405,11 @@ class Evaluator:
     def _digest(self, split: str) -> str:
         judged = self.judgements(split)
         return content_id(
-            "e", split, [(c.id, c.embedded) for c in self.data.chunks],
+            "e",
+            split,
+            [(c.id, c.embedded) for c in self.data.chunks],
             [(q, sorted(grades.items()), self._queries[q].text) for q, grades in judged.items()],
-        )  # fmt: skip
+        )
 
 
 def restricted(scores: SystemScores, queries: Iterable[str]) -> SystemScores:

@@ -42,12 +42,16 @@ class ProbeResult:
             f"({self.queries} queries)"
         )
         if not self.counted:
-            return (f"{figures}; it does not count, because the base scores outside "
-                    f"{COUNTS_FROM} to {COUNTS_TO}")  # fmt: skip
+            return (
+                f"{figures}; it does not count, because the base scores outside "
+                f"{COUNTS_FROM} to {COUNTS_TO}"
+            )
         if self.holds:
             return f"{figures}; nothing that matters was forgotten"
-        return (f"{figures}; a loss of {self.loss:.3f} ({self.low:.3f} to {self.high:.3f}) is more "
-                f"than the {LOSS} allowed")  # fmt: skip
+        return (
+            f"{figures}; a loss of {self.loss:.3f} ({self.low:.3f} to {self.high:.3f}) is more "
+            f"than the {LOSS} allowed"
+        )
 
 
 def bundled_probe(language: str = "en") -> RetrievalSet:

@@ -9,6 +9,7 @@ import numpy as np
 
 from embedtune.embed.tokens import Tokens
 from embedtune.evaluation.metrics import discounts
+from embedtune.language import HAN, LANGUAGES, SCRIPTS, language_of
 from embedtune.records import Chunk, Query
 from embedtune.results import Flag, SystemScores
 
@@ -19,13 +20,11 @@ UNKNOWN_SHARE = 0.20
 CUT_SHARE = 0.20
 RUN_CHARACTERS = 12
 RUN_WORDS = 8
-LANGUAGES = {"en": "English", "zh": "Chinese"}
 LANGUAGE_CODES = ("unknown-tokens", "cut-texts")  # flags that concern one language
 
 Judgements = Mapping[str, Mapping[str, int]]
 
-HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-WORD = re.compile(r"[^\W\d_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+RUN_ITEM = re.compile(rf"[{HAN}]|(?:(?![{HAN}])[^\W\d_])+|\d+")
 
 
 # ---- chance
@@ -151,7 +150,7 @@ def shares_run(query: str, passage: str) -> bool:
 def _han(text: str) -> list[str]:
     # punctuation and blanks end no run; a Latin word does
     normal = unicodedata.normalize("NFKC", text).lower()
-    return re.findall("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\\W\\d_]+|\\d+", normal)
+    return RUN_ITEM.findall(normal)
 
 
 def _words(text: str) -> list[str]:
@@ -166,7 +165,7 @@ def _shares(query: list[str], passage: list[str], length: int) -> bool:
 def _runs(items: list[str], length: int) -> set[tuple[str, ...]]:
     runs = (tuple(items[first : first + length]) for first in range(len(items) - length + 1))
     if length == RUN_CHARACTERS:
-        return {run for run in runs if all(HAN.fullmatch(item) for item in run)}
+        return {run for run in runs if all(SCRIPTS["han"].fullmatch(item) for item in run)}
     return set(runs)
 
 
@@ -195,14 +194,6 @@ def leakage_flag(affected: int, total: int, *, removed: bool) -> tuple[Flag, ...
     )
 
 
-def language_of(text: str, language: str = "") -> str:
-    """``language`` where it is known; else "zh" or "en", by the script most of the text is in."""
-    if language:
-        return language
-    han, words = len(HAN.findall(text)), len(WORD.findall(text))
-    return "zh" if han / 1.5 > words or (han and not words) else "en"
-
-
 def language_flags(
     queries: Sequence[Query], chunks: Sequence[Chunk], tokens: Tokens
 ) -> tuple[Flag, ...]:
@@ -213,9 +204,9 @@ def language_flags(
     """
     texts: dict[str, list[str]] = defaultdict(list)
     for query in queries:
-        texts[language_of(query.text, query.language)].append(query.text)
+        texts[query.language or language_of(query.text)].append(query.text)
     for chunk in chunks:
-        texts[language_of(chunk.embedded, chunk.language)].append(chunk.embedded)
+        texts[chunk.language or language_of(chunk.embedded)].append(chunk.embedded)
     flags = []
     for language, own in sorted(texts.items()):
         name = LANGUAGES.get(language, language)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from embedtune.errors import IntegrityError, NothingUsable
 from embedtune.files import visible
 from embedtune.records import Chunk, RetrievalSet
+from embedtune.similar import components
 
 EXAMPLES = 3  # shown in a message
 BOILERPLATE = 3  # documents a text may stand in and still join them
@@ -50,8 +51,10 @@ def checked_judgements(data: RetrievalSet, split: str) -> dict[str, dict[str, in
         )
     silent = [visible(query) for query in judged if query not in asked]
     if silent:
-        raise IntegrityError(f"{data.name}: {len(silent)} judged queries of split {split!r} have "
-                             f"no text, e.g. {', '.join(silent[:EXAMPLES])}")  # fmt: skip
+        raise IntegrityError(
+            f"{data.name}: {len(silent)} judged queries of split {split!r} have "
+            f"no text, e.g. {', '.join(silent[:EXAMPLES])}"
+        )
     return judged
 
 
@@ -61,26 +64,22 @@ def groups_of_chunks(data: RetrievalSet, twins: Mapping[str, Iterable[str]]) -> 
     A text with copies in more than three documents is boilerplate and joins nothing.
     """
     document = {chunk.id: chunk.document or chunk.id for chunk in data.chunks}
-    parent = {group: group for group in document.values()}
-
-    def root(group: str) -> str:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
-        return group
-
-    def join(chunks: Iterable[str]) -> None:
-        roots = sorted({root(document[chunk]) for chunk in chunks if chunk in document})
-        for other in roots[1:]:
-            parent[other] = roots[0]
-
+    names = sorted(set(document.values()))
+    number = {name: place for place, name in enumerate(names)}
     alike: dict[str, set[str]] = defaultdict(set)
     for chunk in data.chunks:
         alike[chunk.embedded].add(chunk.id)
+    joins: list[tuple[int, int]] = []
+
+    def join(chunks: Iterable[str], most: int = len(names)) -> None:
+        found = sorted({number[document[chunk]] for chunk in chunks if chunk in document})
+        if len(found) <= most:
+            joins.extend((found[0], other) for other in found[1:])
+
     for ids in (*alike.values(), *({chunk, *others} for chunk, others in twins.items())):
-        if len({document[chunk] for chunk in ids if chunk in document}) <= BOILERPLATE:
-            join(ids)
+        join(ids, BOILERPLATE)
     for qrels in data.qrels.values():
         for grades in qrels.values():
             join(chunk for chunk, grade in grades.items() if grade > 0)
-    return {chunk: root(group) for chunk, group in document.items()}
+    roots = components(len(names), joins)
+    return {chunk: names[roots[number[name]]] for chunk, name in document.items()}

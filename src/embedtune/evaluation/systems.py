@@ -37,8 +37,10 @@ def parse_system(text: str) -> System:
     """
     match = re.fullmatch(r"(?:([^=:/\\]+)=)?(?!.*=$)(.+)", text.strip(), re.DOTALL)
     if not match:
-        raise ConfigError(f"system {visible(repr(text))}: expected [label=]bm25, MODEL, "
-                          "openai:MODEL or hybrid:MODEL")  # fmt: skip
+        raise ConfigError(
+            f"system {visible(repr(text))}: expected [label=]bm25, MODEL, "
+            "openai:MODEL or hybrid:MODEL"
+        )
     label, name = (match[1] or match[2]).strip(), match[2].strip()
     if name.lower() == "bm25":
         return System(label, "bm25")

@@ -7,8 +7,9 @@ budget; stages see only that wrapper.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from embedtune.endpoint import FaultKind
 from embedtune.errors import ConfigError
 
 
@@ -34,15 +35,6 @@ class ChatAnswer:
     input_tokens: int | None = None
     output_tokens: int | None = None
     raw: str = ""  # the whole answer as received
-
-
-FaultKind = Literal[
-    "stop",  # no request can succeed: wrong key, unknown model, no money left
-    "wait",  # too many requests: all wait together
-    "service",  # the service or the way to it failed: worth several tries
-    "answer",  # an answer came, but not one of this API: worth another try or two
-    "request",  # this request is refused for good; others may pass
-]
 
 
 class ChatFault(Exception):

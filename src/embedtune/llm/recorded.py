@@ -7,20 +7,22 @@ service asks for patience, they wait together and come back fewer.
 
 import asyncio
 import logging
-import random
 import signal
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from embedtune.errors import Interrupted, ServiceError
+from embedtune.endpoint import backoff
+from embedtune.errors import Interrupted
 from embedtune.llm import ChatAnswer, ChatFault, ChatModel, ChatRequest, load_chat
+from embedtune.llm.limiter import Limiter, Run, Stopped
 from embedtune.records import Progress, no_progress
 from embedtune.settings import PositiveInt, Settings
 from embedtune.store import Store, StoredAnswer, canonical, content_key
@@ -32,7 +34,6 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 MORE_ROOM = 4  # times max_tokens, once, for an answer that was cut off
 ANSWER_TRIES = 3  # for a body that is no answer, and for silence: each may have been paid for
 HOPELESS = 10  # failed requests in a row, none answered between them, end the run
-LONGEST_BACKOFF = 60.0  # seconds
 LATER = "run the same command again later"
 
 
@@ -159,7 +160,7 @@ class RecordedChat:
         self._spent = _Tally()  # all of those
         self._bought = _Tally()  # those that were not in the store
         self._failed = self._retries = self._waits = 0
-        self._limiter = _Limiter(settings)
+        self._limiter = Limiter(settings.concurrency, settings.backoff)
 
     @property
     def provider(self) -> str:
@@ -170,8 +171,10 @@ class RecordedChat:
         """What the user should know, e.g. that a money limit cannot hold without a price."""
         notes = tuple(getattr(self.model, "notes", ()))
         if self.settings.budget.usd is not None and self.settings.price is None:
-            notes += ("llm.budget.usd cannot stop anything: give llm.price (US dollars per million "
-                      "tokens, input and output)",)  # fmt: skip
+            notes += (
+                "llm.budget.usd cannot stop anything: give llm.price (US dollars per million "
+                "tokens, input and output)",
+            )
         return notes
 
     @property
@@ -255,7 +258,7 @@ class RecordedChat:
         check: Check,
         settle: Callable[[str, Reply], None],
     ) -> None:
-        run = _Run(self._limiter)
+        run = Run(self._limiter)
         total = len(waiting)
 
         async def worker() -> None:
@@ -263,7 +266,7 @@ class RecordedChat:
                 key, request = waiting.popleft()
                 try:
                     settle(key, await self._settled(run, request, check))
-                except _Stopped:
+                except Stopped:
                     return
                 except Exception as error:  # a full disk, a bug: the others must not go on paying
                     run.halt(error)
@@ -317,7 +320,7 @@ class RecordedChat:
             self._count(key, stored)
         return Reply(answer, code, message)
 
-    async def _settled(self, run: "_Run", request: ChatRequest, check: Check) -> Reply:
+    async def _settled(self, run: Run, request: ChatRequest, check: Check) -> Reply:
         for _ in range(2):
             key = self._key(request)
             stored = self._store.answer(key)
@@ -335,7 +338,7 @@ class RecordedChat:
             request = _again(request, answer)
         return Reply(answer, code, message)
 
-    async def _ask(self, run: "_Run", key: str, request: ChatRequest) -> StoredAnswer | Reply:
+    async def _ask(self, run: Run, key: str, request: ChatRequest) -> StoredAnswer | Reply:
         """Ask until an answer is stored, or the tries are used up."""
         limiter = self._limiter
         answered_before = limiter.answered
@@ -381,9 +384,9 @@ class RecordedChat:
                 return self._given_up(run, fault)
             self._retries += 1
             if fault.kind != "wait":
-                await run.sleep(_backoff(self.settings.backoff, tries[fault.kind]))
+                await run.sleep(backoff(self.settings.backoff, tries[fault.kind]))
 
-    def _wait_if_asked(self, run: "_Run", epoch: int, fault: ChatFault) -> None:
+    def _wait_if_asked(self, run: Run, epoch: int, fault: ChatFault) -> None:
         limiter = self._limiter
         asked = fault.kind == "wait" or (fault.kind == "service" and fault.retry_after is not None)
         if not asked or not limiter.pause(epoch, fault.retry_after):
@@ -403,7 +406,7 @@ class RecordedChat:
     def _tries(self, fault: ChatFault) -> int:
         return self.settings.retries + 1 if fault.kind == "service" else ANSWER_TRIES
 
-    def _given_up(self, run: "_Run", fault: ChatFault) -> Reply:
+    def _given_up(self, run: Run, fault: ChatFault) -> Reply:
         run.failures = run.failures + 1 if self._limiter.answered == run.answered else 1
         run.answered = self._limiter.answered
         if run.failures >= HOPELESS:
@@ -413,7 +416,7 @@ class RecordedChat:
             )
         return Reply(None, fault.code, fault.message)
 
-    def _check_budget(self, run: "_Run") -> None:
+    def _check_budget(self, run: Run) -> None:
         budget = self.settings.budget
         spent = {
             "requests": (self._spent.answers, budget.requests),
@@ -427,7 +430,7 @@ class RecordedChat:
                     f"budget used up: {shown} of {limit:,} {name}; answers so far are stored, "
                     f"raise llm.budget.{name} and run the same command again"
                 )
-                raise _Stopped
+                raise Stopped
 
     def _count(self, key: str, stored: StoredAnswer, *, bought: bool = False) -> None:
         if key not in self._used:
@@ -472,111 +475,6 @@ class _Tally:
         self.known &= stored.input_tokens is not None and stored.output_tokens is not None
 
 
-# ---- the shared limiter
-
-
-class _Stopped(Exception):
-    """No new requests: the reason is in the run."""
-
-
-class _Limiter:
-    """How many requests may be in flight, and from when on; shared by all workers.
-
-    A rate limit closes it for everybody and halves the window (at least one); each answer
-    widens it again, a window's worth of answers by one place.
-    """
-
-    def __init__(self, settings: LLMSettings) -> None:
-        self._settings = settings
-        self.window = float(settings.concurrency)
-        self.active = 0
-        self.answered = 0
-        self.opens = 0.0  # time of the event loop
-        self.epoch = 0  # number of pauses so far
-        self.pauses = 0  # in a row, no answer between them
-        self.wait = 0.0  # length of the last pause
-        self.changed = asyncio.Event()
-
-    def succeeded(self) -> None:
-        self.answered += 1
-        self.pauses = 0
-        self.window = min(self._settings.concurrency, self.window + 1 / self.window)
-
-    def leave(self) -> None:
-        self.active -= 1
-        self._announce()
-
-    def pause(self, epoch: int, seconds: float | None) -> bool:
-        """Close for ``seconds`` or, untold, exponentially longer each time.
-
-        Requests sent before the last pause do not pause again; they may make it longer. Returns
-        whether this was a new pause.
-        """
-        now = asyncio.get_running_loop().time()
-        new = epoch == self.epoch
-        if new:
-            self.epoch += 1
-            self.pauses += 1
-            self.window = max(1.0, self.window / 2)
-            self.wait = max(seconds or 0.0, _backoff(self._settings.backoff, self.pauses))
-        elif seconds is not None and now + seconds > self.opens:
-            self.wait = seconds
-        else:
-            return False
-        self.opens = max(self.opens, now + self.wait)
-        return new
-
-    def _announce(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-
-class _Run:
-    """One call of `ask_many`: its reason to stop, and the ways to wait that end with it."""
-
-    def __init__(self, limiter: _Limiter) -> None:
-        self._limiter = limiter
-        self.reason: Exception | None = None
-        self.failures = 0  # in a row
-        self.answered = limiter.answered
-        self._stopping = asyncio.Event()
-        limiter.changed = asyncio.Event()  # an event belongs to one event loop
-
-    def halt(self, reason: Exception) -> None:
-        """No new requests from now on; the first reason stays."""
-        if self.reason is None:
-            self.reason = reason
-        self._stopping.set()
-        self._limiter._announce()
-
-    def fail(self, message: str) -> None:
-        self.halt(ServiceError(message))
-
-    async def enter(self) -> int:
-        """Wait for a place in the window; the number says which pause the request follows."""
-        limiter = self._limiter
-        while True:
-            if self.reason is not None:
-                raise _Stopped
-            pause = limiter.opens - asyncio.get_running_loop().time()
-            if pause > 0:
-                await self.sleep(pause + random.random() * min(1.0, limiter.wait / 4))
-            elif limiter.active >= max(1, int(limiter.window)):
-                await limiter.changed.wait()
-            else:
-                limiter.active += 1
-                return limiter.epoch
-
-    async def sleep(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-
-
-def _backoff(first: float, tries: int) -> float:
-    """Exponential, with up to a quarter of jitter."""
-    return min(LONGEST_BACKOFF, first * 2 ** (tries - 1)) * (1 + random.random() / 4)
-
-
 # ---- small parts
 
 
@@ -601,23 +499,23 @@ def _as_answer(stored: StoredAnswer) -> ChatAnswer:
     )
 
 
-async def _on_disk(future: Any) -> None:  # a concurrent.futures.Future
+async def _on_disk(future: Future[None]) -> None:
     # shielded: a second Ctrl-C must not cancel a write that is on its way
     await asyncio.shield(asyncio.wrap_future(future))
 
 
-def _run(main: Callable[[], Awaitable[None]]) -> None:
+def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run in a new event loop; in another thread where this one has a loop (notebooks)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(main())  # type: ignore[arg-type]  # an async function's call is a coroutine
+        asyncio.run(main())
         return
     errors: list[BaseException] = []
 
     def target() -> None:
         try:
-            asyncio.run(main())  # type: ignore[arg-type]
+            asyncio.run(main())
         except BaseException as error:
             errors.append(error)
 

@@ -16,6 +16,7 @@ from embedtune.evaluation.evaluate import (
     restricted,
 )
 from embedtune.evaluation.forgetting import ProbeResult, forgetting
+from embedtune.language import language_of
 from embedtune.pipeline.tune import probe_set
 from embedtune.records import RetrievalSet
 from embedtune.results import Flag, SystemScores, Verdict
@@ -98,7 +99,7 @@ def judge(
     verdict = compare(
         contest,
         groups=evaluator.groups(split),
-        languages={query.id: health.language_of(query.text, query.language) for query in queries},
+        languages={query.id: query.language or language_of(query.text) for query in queries},
         flags=flags,
         probe=probe,
         settings=settings,

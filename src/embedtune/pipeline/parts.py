@@ -1,5 +1,6 @@
 """One stage at a time, for the commands that do a part of the job over plain folders."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,14 @@ from embedtune.config import RunSettings
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.evaluation.systems import open_embedder, parse_system, parse_systems
-from embedtune.files import read_json
+from embedtune.files import read_json, visible
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
 from embedtune.pipeline.run import (
+    check_device,
+    check_evaluation,
     check_length,
+    check_model,
     chunk_recipe,
     files_digest,
     open_recorded_chat,
@@ -57,7 +61,7 @@ def chunk_into(documents: Path, out: Path, settings: RunSettings, console: Conso
 
     source = _left_by("read", documents, "documents.jsonl")
     tokens = load_tokens(settings.model.base[0])
-    check_length(settings, settings.model.base[0], tokens.max_tokens)
+    check_length(settings, settings.model.base[0])
     recipe = chunk_recipe(settings, source.digest, tokens.name)
 
     def build(folder: Path) -> Step:
@@ -133,9 +137,15 @@ def train_into(
     """
     from embedtune.embed.models import resolve_model
     from embedtune.embed.tokens import load_tokens
+    from embedtune.training.plain import validate_trainer_fields
 
     _folder(data)
     resolved = resolve_model(base)
+    check_model(base, settings)
+    check_evaluation(settings)
+    check_device(settings.training)
+    if settings.training.trainer:
+        validate_trainer_fields(settings.training.trainer)
     given = load_given(data, settings.split, strict=strict)
     note = unreadable(given.data, load_tokens(base), base)
     if note and not settings.training.allow_unknown_tokens:
@@ -152,6 +162,9 @@ def train_into(
     )
 
     def build(folder: Path) -> Mapping[str, Any]:
+        for path in folder.iterdir():  # left by a kill between the last steps below
+            if path.name != "work":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         tuned = tune(
             given.data,
             base,
@@ -246,6 +259,14 @@ def compare_models(
 
     _folder(data)
     base_system, tuned_system = parse_system(base), parse_system(tuned)
+    faults = [
+        f"--{name}: expected a model's name or folder, found {visible(text)}; name other systems "
+        "in evaluation.rivals"
+        for name, text, system in (("base", base, base_system), ("tuned", tuned, tuned_system))
+        if system.embedder != "local" or system.kind != "dense"
+    ]
+    if faults:
+        raise ConfigError(faults)
     given = load_given(data, settings.split, strict=strict)
     for line in given.notes:
         console.say(f"  {line}")
@@ -297,7 +318,7 @@ def search_passages(
 
 
 def _part(name: str, out: Path, recipe: Recipe, build: Any) -> Part:
-    done = build_folder(out, recipe, lambda folder: build(folder).facts())
+    done = build_folder(out, recipe, lambda folder: build(folder).facts(), fresh=True)
     return Part(
         out, Counts(**done.facts["counts"][name]), load_rejects(out), tuple(done.facts["notes"])
     )

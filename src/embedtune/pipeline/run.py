@@ -42,6 +42,7 @@ from embedtune.pipeline.tune import tune, unreadable
 from embedtune.run import Recipe, RunDirectory, StageFolder
 from embedtune.settings import Settings
 from embedtune.store import Store
+from embedtune.training.plan import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -133,14 +134,22 @@ def preflight(settings: RunSettings) -> None:
             faults.append("queries.file: name the file, since queries.from is file")
     elif not settings.data.is_dir():
         faults.append(f"data: {settings.data}: no such folder")
+    elif settings.run.resolve().is_relative_to(settings.data.resolve()):
+        faults.append(
+            f"run: {settings.run} is inside data {settings.data}; choose a folder outside"
+        )
     for name in settings.model.base:
-        check(_check_base, name, settings)
+        check(check_model, name, settings)
+        if settings.data is None:
+            check(check_length, settings, name)
+    check(check_evaluation, settings)
+    check(check_device, settings.training)
     if settings.training.trainer:
         from embedtune.training.plain import validate_trainer_fields
 
         check(validate_trainer_fields, settings.training.trainer)
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(list(dict.fromkeys(faults)))
 
 
 def _check_paths(settings: RunSettings) -> None:
@@ -160,17 +169,67 @@ def _check_paths(settings: RunSettings) -> None:
         raise ConfigError(faults)
 
 
-def _check_base(name: str, settings: RunSettings) -> None:
+def check_model(name: str, settings: RunSettings) -> None:
+    """A base whose files are whole and that has the dimensions asked for, seen without torch.
+
+    Raises:
+        ConfigError: It is not found, or ``training.matryoshka`` goes beyond it.
+        IntegrityError: Its files are damaged.
+    """
+    from embedtune.embed.checks import check_model_folder, dimension_in
+    from embedtune.embed.models import resolve_model
+    from embedtune.training.plan import matryoshka_dimensions
+
+    resolved = resolve_model(name)
+    check_model_folder(resolved.path, modules_required=not resolved.source.startswith("hub"))
+    dimension = dimension_in(resolved.path)
+    if dimension is not None:
+        matryoshka_dimensions(settings.training.matryoshka, dimension)
+
+
+def check_evaluation(settings: RunSettings) -> None:
+    """Rivals that can be opened, and a probe that is there; known before anything is trained.
+
+    Raises:
+        ConfigError: All faults found.
+    """
+    from embedtune.embed.models import resolve_model
+    from embedtune.pipeline.tune import probe_set
+
+    faults: list[str] = []
+    for system in parse_systems(settings.evaluation.rivals):
+        try:
+            if system.embedder == "local":
+                resolve_model(system.model)
+            elif system.embedder:
+                open_embedder(system)
+        except ConfigError as error:
+            faults += [f"evaluation.rivals: {fault}" for fault in error.faults]
+    try:
+        probe_set(settings.evaluation.probe)
+    except ConfigError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+
+
+def check_device(training: TrainingSettings) -> None:
+    """A device and precision that torch can use; torch is only asked about unusual ones.
+
+    Raises:
+        ConfigError: It has no such device, or cannot compute so there.
+    """
+    from embedtune.training.plan import device_and_precision
+
+    if training.device not in ("auto", "cpu") or training.precision == "fp16":
+        device_and_precision(training)
+
+
+def check_length(settings: RunSettings, model: str) -> None:
+    """Refuse chunks that the model would not see to their end."""
     from embedtune.embed.tokens import load_tokens
 
-    tokens = load_tokens(name)
-    if settings.data is None:
-        check_length(settings, name, tokens.max_tokens)
-
-
-def check_length(settings: RunSettings, model: str, max_tokens: int) -> None:
-    """Refuse chunks that the model would not see to their end."""
-    wanted = settings.chunks.tokens
+    wanted, max_tokens = settings.chunks.tokens, load_tokens(model).max_tokens
     if wanted != "auto" and wanted > max_tokens:
         raise ConfigError(
             f"chunks.tokens: {wanted} is more than the {max_tokens} tokens {model} reads: it would "
@@ -190,13 +249,15 @@ def say_changes(settings: RunSettings, directory: RunDirectory, console: Console
         old = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         return
+    if not isinstance(old, dict):
+        return
     new = yaml.safe_load(dump_config(settings))
     changes = list(_differing(old, new, ()))
     changes = [change for change in changes if change[0][0] != "run"]
     for field, before, after in changes:
         console.say(f"{'.'.join(field)}: {visible(before, 40)} → {visible(after, 40)}")
     if changes:
-        first = min(SECTIONS[field[0]] for field, _, _ in changes)
+        first = min(SECTIONS.get(field[0], DOCUMENTS) for field, _, _ in changes)
         console.say(
             f"to be checked and redone where needed: {', '.join(s for s in STAGES if s >= first)}"
         )

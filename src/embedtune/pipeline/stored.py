@@ -167,10 +167,20 @@ def load_judgement(folder: Path) -> Judgement:
 
 def has_unusable(run_folder: Path) -> bool:
     """Whether any stage of the run had unusable input."""
-    return any(unusable(load_rejects(run_folder / stage)) for stage in STAGES)
+    return any(unusable(load_rejects(run_folder / stage)) for stage in stage_facts(run_folder))
 
 
 def stage_facts(run_folder: Path) -> Mapping[str, StageFolder]:
-    """The whole stages of a run, by folder name."""
-    found = {name: find_stage(run_folder, name) for name in STAGES}
-    return {name: stage for name, stage in found.items() if stage is not None}
+    """The whole stages of a run, by folder name; those made from what is there no more, after a
+    stage before them was done again, are left out."""
+    found = {name: stage for name in STAGES if (stage := find_stage(run_folder, name))}
+    if DATASET in found and found[DATASET].manifest["stage"] == "given":
+        found = {name: stage for name, stage in found.items() if name >= DATASET}
+    digests: dict[str, str | None] = {}
+    for name in STAGES:
+        if name in found:
+            inputs = found[name].manifest["recipe"]["inputs"]
+            if any(inputs.get(part, digest) != digest for part, digest in digests.items()):
+                del found[name]
+        digests[name.partition("-")[2]] = found[name].digest if name in found else None
+    return found

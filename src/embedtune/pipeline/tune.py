@@ -120,8 +120,8 @@ def tune(
         left_out: Train queries that are too close to dev or test.
         facts: Further entries for the model folder's ``embedtune.json``.
     """
+    from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import MemoryEmbedder
-    from embedtune.embed.models import load_sentence_transformer
     from embedtune.training.plan import device_and_precision
 
     pairs = training_pairs(data, left_out)

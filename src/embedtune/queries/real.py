@@ -87,8 +87,9 @@ def read_real_queries(
     open_lines: list[tuple[_Line, str]] = []  # and the document it must be in, "" for any
 
     def reject(line: _Line, code: str, message: str) -> None:
-        rejects.append(Reject(STAGE, code, message, file=str(path), line=line.line,
-                              excerpt=visible(line.text)))  # fmt: skip
+        rejects.append(
+            Reject(STAGE, code, message, file=str(path), line=line.line, excerpt=visible(line.text))
+        )
 
     usable = []
     for line in lines:
@@ -107,8 +108,7 @@ def read_real_queries(
             else:
                 spans[line.line] = span, ()
         elif line.document and not document:
-            reject(line, "document-not-found",
-                   f"no document is called {visible(line.document)}")  # fmt: skip
+            reject(line, "document-not-found", f"no document is called {visible(line.document)}")
         else:
             open_lines.append((line, document))
     notes: list[str] = []

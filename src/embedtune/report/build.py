@@ -124,7 +124,7 @@ def build_report(facts: ReportFacts, texts: Texts = ENGLISH) -> Report:
         "tiles": _tiles(facts),
         "missing": list(facts.missing),
         "systems": _systems(facts, t),
-        "against": _against(facts, t),
+        "against": _against(facts, t, texts),
         "dims": _dimensions(facts, pair, t),
         "wins": _wins(facts, pair, deltas, t),
         "groups": _breakdowns(facts, pair, deltas),
@@ -209,7 +209,9 @@ def _number(facts: ReportFacts, t: Any) -> str:
     difference = facts.verdict.differences.get("base") if facts.verdict else None
     if not pair or difference is None or pair[0].name == pair[1].name:
         return ""
-    before, after = (system.metrics.get(METRIC) for system in pair)
+    # where a language was left out of the decision, its figures are not those of the table
+    decided = facts.verdict.decided
+    before, after = (decided.get(system.name, system.metrics.get(METRIC)) for system in pair)
     if before is None or after is None:
         return ""
     moved = round(after - before, 3)
@@ -295,13 +297,15 @@ def _systems(facts: ReportFacts, t: Any) -> dict[str, Any] | None:
     }
 
 
-def _against(facts: ReportFacts, t: Any) -> dict[str, Any] | None:
+def _against(facts: ReportFacts, t: Any, texts: Texts) -> dict[str, Any] | None:
     if facts.verdict is None or not facts.verdict.differences:
         return None
     named = {"base": facts.verdict.base, "best_rival": facts.verdict.best_rival}
     rows = [
         {
-            "name": t(f"against.{key}", name=cut(named[key], 80)) if key in named else key,
+            "name": t(f"against.{key}", name=cut(named.get(key, ""), 80))
+            if f"against.{key}" in texts
+            else key,
             "difference": difference,
         }
         for key, difference in facts.verdict.differences.items()
@@ -356,7 +360,10 @@ def _dimensions(
             (dimension, values["base"].get(dimension), values["candidate"].get(dimension))
             for dimension in dimensions
         ],
-        "advice": _advice(values["candidate"], t),
+        # nobody should shorten vectors of a model that is not to be used
+        "advice": ""
+        if facts.verdict and facts.verdict.verdict == "do-not-ship"
+        else _advice(values["candidate"], t),
         "chart": charts.dimensions_chart(
             rows, names, t("dims.column"), t("dims.label", numbers=numbers)
         ),

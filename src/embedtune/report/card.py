@@ -4,7 +4,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from embedtune.report.build import (
@@ -15,7 +14,7 @@ from embedtune.report.build import (
     system_named,
     verdict_sentences,
 )
-from embedtune.report.render import cut, literal, score, shown
+from embedtune.report.render import cut, environment, shown
 from embedtune.report.texts import ENGLISH, Texts, teller
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -35,7 +34,7 @@ def model_card(facts: ReportFacts, texts: Texts = ENGLISH) -> str:
     words = verdict_sentences(facts, texts)
     rows = _rows(facts, t("dims.full"))
     body = (
-        _environment()
+        environment(_markdown, autoescape=False)
         .get_template("card.md.j2")
         .render(
             t=t,
@@ -125,19 +124,3 @@ def _public(name: str) -> str:
 def _markdown(text: object) -> str:
     """``text`` on one line, hidden characters shown, nothing in it read as Markdown or HTML."""
     return SPECIAL.sub(r"\\\1", " ".join(cut(text, 600).split()))
-
-
-@cache
-def _environment() -> Any:  # jinja2.Environment; jinja2 is imported when a card is made
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    env = Environment(
-        loader=PackageLoader("embedtune.report", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else _markdown(value),
-    )
-    env.filters |= {"score": score, "python": literal, "ours": Markup}
-    return env

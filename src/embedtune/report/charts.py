@@ -85,7 +85,7 @@ def scores_chart(
             base.mark_text(align="left", dx=7, fontSize=11).encode(
                 x=x("high:Q"), text="shown:N", color=alt.value(MUTED)
             ),
-        ).properties(height=len(metrics) * len(roles) * 18 + 14 * len(metrics))  # fmt: skip
+        ).properties(height=len(metrics) * len(roles) * 18 + 14 * len(metrics))
 
     return _picture(label, draw)
 
@@ -217,9 +217,10 @@ def curve_chart(
     """
     every = -(-len(points) // POINTS)
     thinned = [
-        point for number, point in enumerate(points)
+        point
+        for number, point in enumerate(points)
         if number % every == 0 or number == len(points) - 1 or point[0] == mark
-    ]  # fmt: skip
+    ]
 
     def draw(width: int) -> Any:
         import altair as alt
@@ -231,7 +232,7 @@ def curve_chart(
         rows = [{"step": step, "value": value} for step, value in thinned]
         base = alt.Chart(alt.Data(values=rows)).encode(
             x=alt.X("step:Q", title=axis, axis=alt.Axis(grid=False, tickMinStep=1, format="d")), y=y
-        )  # fmt: skip
+        )
         layers = [base.mark_line(strokeWidth=2, color=CANDIDATE)]
         if len(thinned) <= 40:
             layers.append(base.mark_point(filled=True, size=35, opacity=1, color=CANDIDATE))

@@ -7,7 +7,7 @@ ourselves (the charts) goes through as it is.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -75,18 +75,20 @@ def literal(text: str) -> str:
 
 
 @cache
-def environment() -> Any:  # jinja2.Environment; jinja2 is imported when a report is made
-    """The templates' environment: autoescaping, strict about names, every value made visible."""
+def environment(
+    show: Callable[[object], str] = shown, *, autoescape: bool = True
+) -> Any:  # jinja2.Environment; jinja2 is imported when a report is made
+    """The templates' environment: strict about names, every value goes through ``show``."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     env = Environment(
         loader=PackageLoader("embedtune.report", "templates"),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else shown(value),
+        finalize=lambda value: value if isinstance(value, Markup) else show(value),
     )
     env.filters |= {
         "score": score,

@@ -85,10 +85,16 @@ ENGLISH: Texts = {
     "group of documents. Best value of each column in bold.",
     "system": "System",
     "against": "The candidate against…",
-    "against.note": "Candidate minus the other system, nDCG@10 per question; tested and given an "
-    "interval by group. “p (Holm)” is corrected for the comparisons that decide.",
+    "against.note": "Candidate minus the other system (or as the row says), nDCG@10 per question; "
+    "tested and given an interval by group. “p (Holm)” is corrected for the comparisons that "
+    "decide.",
     "against.base": "base: {name}",
     "against.best_rival": "best rival: {name}",
+    "against.bm25": "BM25",
+    "against.hybrid": "candidate with BM25, against the candidate alone",
+    "against.hybrid_bm25": "candidate with BM25, against BM25",
+    "against.hybrid_base_hybrid": "candidate with BM25, against base with BM25",
+    "against.base_hybrid_bm25": "base with BM25, against BM25",
     "p": "p",
     "p.holm": "p (Holm)",
     "beforeafter": "Before and after",
@@ -162,6 +168,7 @@ ENGLISH: Texts = {
     "flags": "Health flags",
     "flags.none": "None: nothing about the data or the base model limits what the numbers say.",
     "flags.blocks": "blocks shipping",
+    "flags.language": "not for this language",
     "flags.informs": "for your information",
     # data
     "data": "Data",
@@ -225,7 +232,7 @@ ENGLISH: Texts = {
     "with the base model.",
     "card.limit.card": "Made by embedtune; the full report of the run has intervals, losses and "
     "how to reproduce it.",
-}  # fmt: skip
+}
 
 
 def teller(texts: Texts) -> Callable[..., str]:

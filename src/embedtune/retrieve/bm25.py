@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from embedtune.language import HAN
 from embedtune.records import Chunk
 from embedtune.retrieve import Hit
 from embedtune.retrieve.order import tie_breakers
 
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff"
 RUN = re.compile(f"([{HAN}]+)|((?:(?![{HAN}])[^\\W_])+)")
 DECIMALS = 6  # bm25s adds float32; scores closer than this are equal
 

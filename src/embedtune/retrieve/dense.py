@@ -132,16 +132,20 @@ def _nearest_block(
         kept_scores = np.concatenate([kept_scores, scores.ravel()[flat]])
         order = np.lexsort((ties[kept_columns], -kept_scores, kept_rows))
         kept_rows, kept_columns, kept_scores = (
-            kept_rows[order], kept_columns[order], kept_scores[order]
-        )  # fmt: skip
+            kept_rows[order],
+            kept_columns[order],
+            kept_scores[order],
+        )
         place = _place_in_row(kept_rows)
         last = place == k - 1
         floor[kept_rows[last]] = kept_scores[last]
         # ties beyond 4 k are cut by the same hash that orders them
         keep = (kept_scores >= floor[kept_rows] - slack) & (place < 4 * k)
         kept_rows, kept_columns, kept_scores = (
-            kept_rows[keep], kept_columns[keep], kept_scores[keep]
-        )  # fmt: skip
+            kept_rows[keep],
+            kept_columns[keep],
+            kept_scores[keep],
+        )
     exact = _exact_scores(raw_queries, chunks, kept_rows, kept_columns, similarity)
     order = np.lexsort((ties[kept_columns], -exact, kept_rows))
     chosen = order[_place_in_row(kept_rows[order]) < k]

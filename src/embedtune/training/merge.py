@@ -83,8 +83,9 @@ def choose_alpha(
     Returns:
         The chosen point, and the curve with what the probe said.
     """
-    order = sorted((point for point in curve if point.alpha > 0),
-                   key=lambda point: (-point.dev, -point.alpha))  # fmt: skip
+    order = sorted(
+        (point for point in curve if point.alpha > 0), key=lambda point: (-point.dev, -point.alpha)
+    )
     if probe is None:
         return order[0], list(curve)
     known = {point.alpha: point for point in curve}

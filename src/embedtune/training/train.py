@@ -66,7 +66,7 @@ def train(
     import torch
     from transformers import set_seed
 
-    from embedtune.embed.models import load_sentence_transformer
+    from embedtune.embed.loading import load_sentence_transformer
 
     usable = [pair for pair in pairs if pair.anchor.strip() != pair.positive.strip()]
     if len({pair.positive for pair in usable}) < 2:

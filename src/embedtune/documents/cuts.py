@@ -1,0 +1,107 @@
+"""Where a text may be cut, and what its pieces cost in tokens."""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+from embedtune.embed.tokens import Tokens
+
+LONGEST_TOKEN = 64  # characters; a longer "token" is an unreadable run that is cut all the same
+WINDOW = 20_000  # characters whose tokens are asked for at once
+
+_SENTENCE_END = re.compile(
+    r"[。！？；…]+[”’」』）】》\"')\]]*(?![\u0300-\u036f\u200d\ufe0f])"
+    r"|[.!?]+[”’\"')\]]*(?=\s+[^\sa-z])|\n"
+)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|No|Nos|Inc|Corp|Co|Ltd|St|vs|cf|Fig|Eq|Sec|Art|al|e\.g|i\.e|U\.S|approx)"
+    r"|\b[A-Z]|^\s*\d{1,3})\.$"
+)
+_GOOD_CUT = re.compile(r"[，、,;；:：)）\]】]|\s")
+
+
+def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Spans of the sentences, without the white space around them."""
+    for match in _SENTENCE_END.finditer(text, start, end):
+        if _ABBREVIATION.search(text[max(start, match.end() - 12) : match.end()]):
+            continue
+        if stripped := _stripped(text, start, match.end()):
+            yield stripped
+        start = match.end()
+    if stripped := _stripped(text, start, end):
+        yield stripped
+
+
+def rows(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Spans of the lines, without the white space around them."""
+    while start < end:
+        stop = text.find("\n", start, end)
+        stop = end if stop < 0 else stop
+        if stripped := _stripped(text, start, stop):
+            yield stripped
+        start = stop + 1
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int] | None:
+    piece = text[start:end]
+    bare = piece.strip()
+    if not bare:
+        return None
+    start += len(piece) - len(piece.lstrip())
+    return start, start + len(bare)
+
+
+class Costs:
+    """Token ends of a stretch of text; a run without tokens, or one overlong token, counts one
+    for every 64 characters, so that nothing unreadable hides in a chunk."""
+
+    def __init__(self, tokens: Tokens, text: str, start: int, end: int) -> None:
+        self.text = text
+        self.ends: list[int] = []
+        last = start
+        for begin in range(start, end, WINDOW):
+            # a token cut at a window's border counts twice, which is on the safe side
+            for _, stop in tokens.offsets(text[begin : min(begin + WINDOW, end)]):
+                self._add(last, begin + stop)
+                last = begin + stop
+        if end - last > LONGEST_TOKEN:
+            self._add(last, end)
+
+    def _add(self, last: int, stop: int) -> None:
+        self.ends += range(last + LONGEST_TOKEN, stop, LONGEST_TOKEN)
+        self.ends.append(stop)
+
+    @property
+    def total(self) -> int:
+        return len(self.ends)
+
+    def between(self, start: int, end: int) -> int:
+        return bisect_left(self.ends, end + 1) - bisect_right(self.ends, start)
+
+    def cut(self, start: int, end: int, limit: int) -> Iterator[tuple[int, int]]:
+        """The stretch in pieces of at most ``limit`` tokens, at commas or white space where the
+        last third of a piece has one, never inside a grapheme cluster."""
+        if self.between(start, end) <= limit:
+            yield start, end
+            return
+        import regex
+
+        borders = [start + match.end() for match in regex.finditer(r"\X", self.text[start:end])]
+        while start < end:
+            index = bisect_right(self.ends, start) + limit
+            stop = (
+                end
+                if index > len(self.ends) or self.ends[index - 1] >= end
+                else self.ends[index - 1]
+            )
+            if stop < end:
+                third = start + (stop - start) * 2 // 3
+                good = [match.end() for match in _GOOD_CUT.finditer(self.text, third, stop)]
+                stop = good[-1] if good else stop
+                at = bisect_right(borders, stop) - 1
+                if at < 0 or borders[at] <= start:
+                    at = bisect_right(borders, start)
+                stop = borders[at]
+            if stripped := _stripped(self.text, start, stop):
+                yield stripped
+            start = stop
