@@ -288,12 +288,13 @@ def _undisturbed() -> Iterator[None]:
 
     ours = logging.getLogger("embedtune")
     before = ours.handlers, ours.level, ours.propagate
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with warnings.catch_warnings(), mock.patch.dict(os.environ):
             yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         ours.handlers, ours.level, ours.propagate = before
 
 

@@ -145,6 +145,9 @@ def test_where_a_run_may_not_go(command, project, tmp_path, mixed_folder):
     docs = mixed_folder / "docs"
     path = project(run=str(docs / "out"))
     refused(command("run", "-c", path), path, "inside the documents folder")
+    data = mixed_folder.parent
+    path = project(run=str(data / "x"), data=str(data))
+    refused(command("run", "-c", path), path, "inside data")
     path = project(run=f"{path}/out")
     refused(command("run", "-c", path), path, "cannot write here")
     path = project(run=str(path))

@@ -10,6 +10,7 @@ from embedtune.evaluation.statistics import (
     Sums,
     bootstrap_t,
     holm,
+    score_intervals,
     sign_flip_test,
     sums_by_group,
 )
@@ -47,6 +48,15 @@ def test_no_difference_has_p_one_and_an_interval_without_width():
 def test_one_group_says_nothing():
     [[low, high]] = bootstrap_t(Sums(np.array([[0.5]]), np.array([9.0])), seed=1)
     assert (low, high) == (-np.inf, np.inf)
+
+
+def test_a_score_near_one_has_an_interval_that_says_so():
+    """Nine of ten groups at 1: bootstrap-t alone knows no bound, which would read as chance."""
+    values = np.array([[1.0] * 9 + [0.8]])
+    assert not np.isfinite(bootstrap_t(Sums(values, np.ones(10)), seed=1)).all()
+    [[low, high]] = score_intervals(Sums(values, np.ones(10)), seed=1)
+    assert 0.9 < low < 0.98 <= high <= 1
+    assert score_intervals(Sums(values[:, :1], np.ones(1)), seed=1).tolist() == [[0, 1]]
 
 
 def test_the_interval_agrees_with_students_t_for_many_normal_groups():

@@ -208,6 +208,15 @@ def test_results_of_what_is_no_more_are_not_shown(own_copy, command):
     assert json.loads((run / "report.json").read_text("utf-8"))["verdict"] is None
 
 
+def test_documents_without_content_are_3(command, tmp_path, mixed_folder, tiny_model):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.md").write_text(" \n")
+    config = write_config(tmp_path, mixed_folder, tiny_model, documents={"paths": ["empty"]})
+    result = command("run", "-c", config, "--quiet")
+    assert (result.code, result.out, len(result.lines)) == (3, "", 1)
+    assert not (tmp_path / "runs" / "first" / "01-documents").exists()
+
+
 def test_queries_without_a_language_model(command, tmp_path, mixed_folder, tiny_model):
     config = write_config(
         tmp_path, mixed_folder, tiny_model, llm={}, queries={"from": "extractive"}
@@ -244,6 +253,8 @@ def test_given_data_with_leaks(command, make_beir, tmp_path, tiny_model):
     split = json.loads((run / "04-dataset" / "split.json").read_text("utf-8"))
     assert (len(split["left_out"]), len(split["affected"])) == (4, 4)
     assert split["given"] is True
+    clean, full = result.json["clean"], result.json["systems"]
+    assert [system["name"] for system in clean] == [system["name"] for system in full]
     assert manifests(run)["05-training"]["facts"]["plan"]["pairs"] == 56
     assert "4 of 36 test queries are flagged" in (run / "report.html").read_text("utf-8")
     # one pair on both sides: nothing of it can be trusted

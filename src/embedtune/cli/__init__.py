@@ -27,6 +27,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not under nohup
+        signal.signal(signal.SIGINT, stop)
     _set_up_logging(console, verbose="--debug" in arguments)
     import typer
 
@@ -37,6 +39,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
             prog_name="embedtune",
             standalone_mode=False,
         )
+        if stopped_by:  # newer typer turns the exception into a result
+            raise KeyboardInterrupt
         return int(result or 0)
     except typer.Exit as error:
         return error.exit_code
@@ -47,15 +51,15 @@ def run_command_line(arguments: Sequence[str]) -> int:
         return 2
     except Interrupted as error:
         console.error(error.lines)
-        return 143 if stopped_by else error.exit_code
+        return _stop_code(stopped_by)
     except EmbedtuneError as error:
         console.error(error.lines)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         console.error(["stopped; run the same command again to go on"])
-        return 143 if stopped_by else 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _stop_code(stopped_by)
+    except (BrokenPipeError, SystemExit):  # typer turns the one into the other
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: a success all the same
         return 0
     except MemoryError:
         console.error(["out of memory; use fewer or shorter texts, or a smaller batch size"])
@@ -67,6 +71,10 @@ def run_command_line(arguments: Sequence[str]) -> int:
         return _bug(console)
     except Exception:  # the border: whatever is left is our own bug, and said to be one
         return _bug(console)
+
+
+def _stop_code(stopped_by: Sequence[int]) -> int:
+    return 128 + (signal.SIGTERM if signal.SIGTERM in stopped_by else signal.SIGINT)
 
 
 def _bug(console: Console) -> int:

@@ -16,10 +16,11 @@ LONGEST_LINE = 10_000
 class Console:
     """Messages and progress. Bars on a terminal, a plain line now and then elsewhere."""
 
+    _open_line = False  # of the class: all consoles share one terminal
+
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.tty = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        self._open_line = False
 
     def say(self, text: str) -> None:
         """One message line on standard error."""
@@ -55,7 +56,7 @@ class Console:
                 left = f", {_duration(seconds)} left"
             line = _shown(f"  {what}: {done:,} of {total:,}{left}")
             if self.tty:
-                self._open_line = True
+                Console._open_line = True
                 print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
                 if done >= total:
                     self._end_line()
@@ -67,7 +68,7 @@ class Console:
     def _end_line(self) -> None:
         if self._open_line:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-            self._open_line = False
+            Console._open_line = False
 
 
 def _shown(line: str) -> str:

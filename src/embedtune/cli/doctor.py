@@ -22,6 +22,9 @@ def doctor(
 
     Example: embedtune doctor --model BAAI/bge-base-en-v1.5
     """
+    from embedtune.config import load_environment
+
+    load_environment(Path.cwd())
     findings = [_python(), _torch(), _model(model), _endpoint(), _disk()]
     failed = [name for name, good, _ in findings if good is False]
     emit(

@@ -28,9 +28,10 @@ def train(
 
     Example: embedtune train --data data/ --base sentence-transformers/all-MiniLM-L6-v2 --out model/
     """
-    from embedtune.config import load_config
+    from embedtune.config import load_config, load_environment
     from embedtune.pipeline.parts import train_into
 
+    load_environment(Path.cwd())
     settings = load_config(config, overrides)
     trained = train_into(
         data, base, out, settings, Console(quiet=quiet), fresh=fresh, strict=strict

@@ -12,7 +12,7 @@ from embedtune.embed import Embedder, Matrix, Similarity
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.evaluation import metrics
 from embedtune.evaluation.judged import checked_judgements, distinct_texts, groups_of_chunks
-from embedtune.evaluation.statistics import bootstrap_t, sums_by_group
+from embedtune.evaluation.statistics import score_intervals, sums_by_group
 from embedtune.evaluation.systems import (
     Kind,
     System,
@@ -367,7 +367,7 @@ class Evaluator:
             for name, row in zip(names, values, strict=True)
         }
         sums = sums_by_group(list(per_query.values()), self.groups(split))
-        ends = np.clip(bootstrap_t(sums, seed=self.settings.seed), 0, 1)
+        ends = score_intervals(sums, seed=self.settings.seed)
         depth = metrics.deepest(names)
         if depth > self.corpus_size:
             logger.info("%s: only %d different texts; k above that is cut to it", self.data.name,

@@ -112,6 +112,25 @@ def bootstrap_t(
     return np.stack([low, high], axis=1)
 
 
+def score_intervals(sums: Sums, *, seed: int) -> npt.NDArray[np.float64]:
+    """(m, 2) intervals of mean scores between 0 and 1.
+
+    Near 1 most groups are alike, and many resamples have no error to scale with: bootstrap-t then
+    gives no bound at all. There the plain percentile bootstrap stands in. With one group: [0, 1].
+    """
+    ends = bootstrap_t(sums, seed=seed)
+    if sums.groups > 1 and not np.isfinite(ends).all():
+        tail = (1 - CONFIDENCE) / 2
+        drawn = np.concatenate(
+            [(sums.values @ weights.T) / (sums.queries @ weights.T)
+             for weights in _weights(sums.groups, RESAMPLES, seed)],
+            axis=1,
+        )  # fmt: skip
+        plain = np.quantile(drawn, [tail, 1 - tail], axis=1).T
+        ends = np.where(np.isfinite(ends), ends, plain)
+    return np.clip(ends, 0, 1)
+
+
 def _squares(sums: Sums) -> tuple[Values, Values, Values]:
     return (
         (sums.values**2).sum(1),

@@ -67,6 +67,7 @@ class Outcome:
         return {
             **verdict,
             "systems": [scores.as_json() for scores in self.judgement.systems],
+            "clean": [scores.as_json() for scores in self.judgement.clean],
             "run": str(self.run),
             "report": str(self.report),
         }

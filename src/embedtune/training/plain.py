@@ -157,8 +157,9 @@ def fit(
     Raises:
         IntegrityError: Loss, score or weights are not finite, or the loss is 0 from the start.
     """
-    from datasets import Dataset
     from transformers import PrinterCallback
+
+    from datasets import Dataset
 
     dataset = Dataset.from_dict(
         {
