@@ -228,3 +228,18 @@ def test_importing_the_report_loads_no_chart_or_template_library():
     code = f"import sys, embedtune.report; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_figures_without_near_duplicates_of_training_stand_beside_the_others(full):
+    clean = tuple(restricted_to_first(system) for system in full.systems)
+    page = build_report(replace(full, clean=clean)).html
+    assert "Without near-duplicates of the training data" in page
+    assert "on the 1 test questions whose passages" in page
+    assert "Without near-duplicates of the training data" not in build_report(full).html
+
+
+def restricted_to_first(system):
+    per_query = {
+        metric: dict(list(values.items())[:1]) for metric, values in system.per_query.items()
+    }
+    return replace(system, per_query=per_query)

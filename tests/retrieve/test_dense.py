@@ -114,3 +114,12 @@ def test_retriever_finds_the_chunk_that_shares_words():
     hits = retriever.search(["invoices paid when", "投资者的权益"], 2)
     assert [row[0].chunk for row in hits] == ["c", "b"]
     assert all(len(row) == 2 for row in hits)
+
+
+def test_collapsed_vectors_pass_only_when_allowed():
+    same = np.ones((3, 4), np.float32)
+    with pytest.raises(IntegrityError, match="collapsed"):
+        check_vectors(same, ["a", "b", "c"], "m")
+    check_vectors(same, ["a", "b", "c"], "m", allow_collapsed=True)
+    with pytest.raises(IntegrityError, match="NaN"):
+        check_vectors(same * np.nan, ["a", "b", "c"], "m", allow_collapsed=True)

@@ -102,6 +102,8 @@ class Evaluator:
             joined where documents share a near-duplicate or a query.
         near_duplicates: Pairs of chunk ids.
         embedder_of: Opens embedders; the caller adds caches there.
+        allow_collapsed: Measure a model that gives all texts one vector (its tokenizer knows none
+            of them) instead of refusing it; ties are broken by a hash, so it scores as chance does.
 
     Raises:
         NothingUsable: There are no chunks.
@@ -115,12 +117,14 @@ class Evaluator:
         groups: Mapping[str, str] | None = None,
         near_duplicates: Iterable[tuple[str, str]] = (),
         embedder_of: Callable[[System], Embedder] = open_embedder,
+        allow_collapsed: bool = False,
     ) -> None:
         if not data.chunks:
             raise NothingUsable(f"{data.name}: the corpus is empty; nothing can be searched")
         self.data = data
         self.settings = settings or EvaluationSettings()
         self._embedder_of = embedder_of
+        self._allow_collapsed = allow_collapsed
         self._entries, self._copies = distinct_texts(data.chunks)
         self._twins: dict[str, set[str]] = defaultdict(set)
         for one, other in near_duplicates:
@@ -249,7 +253,7 @@ class Evaluator:
 
     def _checked(self, embedder: Embedder, texts: list[str], role: Any) -> Matrix:
         vectors = embedder.embed(texts, role)
-        check_vectors(vectors, texts, embedder.name)
+        check_vectors(vectors, texts, embedder.name, allow_collapsed=self._allow_collapsed)
         return vectors
 
     def _chunk_vectors(self, embedder: Embedder) -> Matrix:

@@ -66,7 +66,12 @@ def judge(
         others: Systems that are measured and shown, and decide nothing.
     """
     evaluator = Evaluator(
-        data, settings, groups=groups, near_duplicates=near_duplicates, embedder_of=embedder_of
+        data,
+        settings,
+        groups=groups,
+        near_duplicates=near_duplicates,
+        embedder_of=embedder_of,
+        allow_collapsed=candidate is None,  # a base that cannot read the text gets its verdict
     )
     queries = evaluator.queries(split)
     choice = choose(evaluator, [candidate or base], base, rivals)

@@ -143,6 +143,7 @@ def _evaluation(run: Path) -> dict[str, Any]:
     return {
         "verdict": judgement.verdict,
         "systems": judgement.systems,
+        "clean": judgement.clean,
         "fusion_k": judgement.fusion_k,
         "probes": [
             ProbeFacts(

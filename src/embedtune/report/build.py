@@ -79,6 +79,7 @@ class ReportFacts:
     missing: Sequence[str] = ()
     verdict: Verdict | None = None
     systems: Sequence[SystemScores] = ()
+    clean: Sequence[SystemScores] = ()  # without test queries that training comes close to
     split_name: str = "test"
     chunks: Sequence[Chunk] = ()
     queries: Sequence[Query] = ()
@@ -124,6 +125,7 @@ def build_report(facts: ReportFacts, texts: Texts = ENGLISH) -> Report:
         "tiles": _tiles(facts),
         "missing": list(facts.missing),
         "systems": _systems(facts, t),
+        "clean": _clean(facts),
         "against": _against(facts, t, texts),
         "dims": _dimensions(facts, pair, t),
         "wins": _wins(facts, pair, deltas, t),
@@ -294,6 +296,16 @@ def _systems(facts: ReportFacts, t: Any) -> dict[str, Any] | None:
         "chart": charts.scores_chart(rows, names, t("beforeafter.label", numbers=numbers))
         if rows
         else None,
+    }
+
+
+def _clean(facts: ReportFacts) -> dict[str, Any] | None:
+    """The systems on the test questions that have no near-duplicate in training."""
+    if not facts.clean:
+        return None
+    return {
+        "rows": sorted(facts.clean, key=lambda system: -_finite(system.metrics.get(METRIC), -1.0)),
+        "queries": max(len(system.per_query.get(METRIC, ())) for system in facts.clean),
     }
 
 
@@ -506,6 +518,7 @@ def _summary(
         "headline": findings["verdict"]["headline"],
         "next": findings["verdict"]["next"],
         "systems": [system.as_json() for system in facts.systems],
+        "clean": [system.as_json() for system in facts.clean],
         "wins": {
             **{name: wins[name] for name in ("gained", "equal", "lost")},
             "queries_gained": {query: deltas[query] for query in ordered[::-1][:REJECTS]

@@ -97,6 +97,9 @@ ENGLISH: Texts = {
     "against.base_hybrid_bm25": "base with BM25, against BM25",
     "p": "p",
     "p.holm": "p (Holm)",
+    "clean": "Without near-duplicates of the training data",
+    "clean.note": "The same systems on the {queries} test questions whose passages have no "
+    "near-duplicate in the training split that came with the data.",
     "beforeafter": "Before and after",
     "beforeafter.label": "Scores of the base, the candidate and the best rival with 95 % "
     "intervals: {numbers}",
