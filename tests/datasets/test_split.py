@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from embedtune.datasets.split import (
-    SplitSettings,
-    check_given_splits,
-    complete_splits,
-    leaks,
-    split_queries,
-)
+from embedtune.datasets.given import check_given_splits, complete_splits
+from embedtune.datasets.split import SplitSettings, leaks, split_queries
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
 from embedtune.records import Chunk, Query, RetrievalSet, Span
 from embedtune.relevance import judge

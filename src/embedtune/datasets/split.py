@@ -1,34 +1,34 @@
-"""Train, dev and test that share no document and no near-duplicate.
-
-The unit that is never divided is the group: a document (or a section, or a block of a single
-document), joined with every other that shares a near-duplicate passage or a query with it.
-"""
+"""Train, dev and test that share no group (see ``groups``), and no near-duplicate."""
 
 import fnmatch
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from embedtune.datasets.groups import (
+    Grouping,
+    boilerplate_of,
+    choose_grouping,
+    close_to,
+    group_by,
+    relevant_in,
+)
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
 from embedtune.files import visible
-from embedtune.records import Chunk, Counts, Qrels, Query, Reject, RetrievalSet
-from embedtune.relevance import Overlaps, merge_qrels, twins_of
+from embedtune.records import Chunk, Counts, Qrels, Query, Reject
+from embedtune.relevance import Overlaps, twins_of
 from embedtune.settings import Settings
-from embedtune.similar import components, normalise
 
 STAGE = "split"
-MIN_GROUPS = 20  # under it, a finer unit is tried
 WANTED_TEST_GROUPS = 20
 MOST_TEST = 0.30  # share of the queries that test may be raised to
-LARGEST = 0.30  # share of the queries one group may hold
-BOILERPLATE = 3  # a passage with near-duplicates in more documents than this joins nothing
 FEW_QUERIES = 30
 TYPICAL_SD = 0.35  # of nDCG@10 over queries, as seen on real sets
 NAMES = ("train", "dev", "test")
@@ -95,16 +95,6 @@ class Splitting:
     optimistic: bool  # train and test come from one document
 
 
-@dataclass(frozen=True, slots=True)
-class LeakReport:
-    """Leaks between splits that came with the data."""
-
-    left_out: tuple[str, ...]  # train queries in one group with dev or test
-    affected: tuple[str, ...]  # test queries in one group with train
-    pairs: int  # near-duplicate passages judged in different splits
-    notes: tuple[str, ...]
-
-
 def split_queries(
     chunks: Sequence[Chunk],
     queries: Sequence[Query],
@@ -138,7 +128,7 @@ def split_queries(
     index = {chunk.id: chunk for chunk in chunks}
     pairs = [(chunks[one].id, chunks[other].id) for one, other in near_duplicates]
     twins = twins_of(chunks, near_duplicates)
-    boilerplate = _boilerplate(index, twins)
+    boilerplate = boilerplate_of(index, twins)
     dropped: list[Reject] = []
     judged: dict[str, frozenset[str]] = {}
     for query in queries:
@@ -155,9 +145,11 @@ def split_queries(
     joins = [pair for pair in pairs if boilerplate.isdisjoint(pair)]
     named = isinstance(settings.test, NamedFiles)
     grouping = (
-        _group("document", index, judged, by_id, joins)
+        group_by("document", index, judged, by_id, joins)
         if named
-        else _choose_grouping(index, judged, by_id, joins, settings)
+        else choose_grouping(
+            index, judged, by_id, joins, by=settings.by, allow_cut=settings.allow_cut
+        )
     )
     for query_id in grouping.ambiguous:
         dropped.append(
@@ -214,314 +206,13 @@ def leaks(
     """
     index = {chunk.id: chunk for chunk in chunks}
     twins, overlaps = twins_of(chunks, near_duplicates), Overlaps(chunks)
-    held = {name: _relevant(qrels.get(name, {})) for name in NAMES}
+    held = {name: relevant_in(qrels.get(name, {})) for name in NAMES}
     return [
         (one, close, other, chunk)
         for one, other in combinations(NAMES, 2)
         for chunk in sorted(held[other])
-        for close in sorted(_close(index[chunk], twins, overlaps) & held[one])
+        for close in sorted(close_to(index[chunk], twins, overlaps) & held[one])
     ]
-
-
-def check_given_splits(
-    data: RetrievalSet, near_duplicates: Sequence[tuple[int, int]], *, strict: bool = False
-) -> LeakReport:
-    """What leaks between splits that came with the data. They are never moved.
-
-    Train queries whose passage is in one group (same document, or joined by near-duplicates)
-    with a passage of dev or test, or whose text is asked there too, are to be left out of
-    training; test queries in one group with train are flagged, so that both figures can be
-    shown. Boilerplate (near-duplicates in more than 3 documents) is a leak to its direct
-    near-duplicates but joins no groups. Other parts (``test_…``) are no leak.
-
-    Raises:
-        IntegrityError: The same query text with the same passage is in two splits; with
-            ``strict``, any near-duplicate across splits too.
-    """
-    qrels = {name: data.qrels.get(name, {}) for name in NAMES}
-    texts = {query.id: normalise(query.text) for query in data.queries}
-    _refuse_copies(data.name, qrels, texts)
-    index = {chunk.id: number for number, chunk in enumerate(data.chunks)}
-    twins = twins_of(data.chunks, near_duplicates)
-    boilerplate = _boilerplate({chunk.id: chunk for chunk in data.chunks}, twins)
-    first: dict[str, int] = {}
-    same_document = [
-        (first.setdefault(chunk.document, i), i) for i, chunk in enumerate(data.chunks)
-    ]
-    joins = [
-        pair for pair in near_duplicates if boilerplate.isdisjoint(data.chunks[i].id for i in pair)
-    ]
-    group = components(len(data.chunks), [*same_document, *joins])
-
-    def near(names: Sequence[str], grades: Mapping[str, int], query: str) -> bool:
-        return texts[query] in asked[names] or any(
-            group[index[chunk]] in groups[names]
-            or not passages[names].isdisjoint(twins.get(chunk, ()))
-            for chunk, grade in grades.items()
-            if grade > 0
-        )
-
-    passages, groups, asked = {}, {}, {}
-    for names in (("train",), ("dev", "test")):
-        passages[names] = set().union(*(_relevant(qrels[name]) for name in names))
-        groups[names] = {group[index[chunk]] for chunk in passages[names]}
-        asked[names] = {texts[query] for name in names for query in qrels[name]}
-    left_out = tuple(q for q, own in qrels["train"].items() if near(("dev", "test"), own, q))
-    affected = tuple(q for q, own in qrels["test"].items() if near(("train",), own, q))
-    split_of = {chunk: name for name in reversed(NAMES) for chunk in _relevant(qrels[name])}
-    ids = [(data.chunks[one].id, data.chunks[other].id) for one, other in near_duplicates]
-    across = sum(
-        split_of[one] != split_of[other] for one, other in ids if {one, other} <= split_of.keys()
-    )
-    notes = []
-    if across or left_out or affected:
-        notes.append(
-            f"{across} pairs of passages judged in different splits are near-duplicates; "
-            f"{len(left_out)} of {len(qrels['train'])} train queries are left out of training, "
-            f"{len(affected)} of {len(qrels['test'])} test queries are flagged"
-        )
-    if strict and across:
-        raise IntegrityError(f"{data.name}: {notes[0]} (--strict)")
-    return LeakReport(left_out, affected, across, tuple(notes))
-
-
-def _refuse_copies(name: str, qrels: Mapping[str, Qrels], texts: Mapping[str, str]) -> None:
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
-    twice = []
-    for split, part in qrels.items():
-        for query, grades in part.items():
-            for chunk in _relevant({query: grades}):
-                first, where = seen.setdefault((texts[query], chunk), (query, split))
-                if where != split:
-                    twice.append(f"{visible(first)} ({where}) and {visible(query)} ({split})")
-    if twice:
-        total = sum(len(grades) for part in qrels.values() for grades in part.values())
-        raise IntegrityError(
-            f"{name}: {len(twice)} of {total} judgements ({len(twice) / total:.1%}) stand in two "
-            f"splits, the same query with the same passage, e.g. {'; '.join(twice[:3])}; remove "
-            "them from one"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """Data with all of train, dev and test. ``by`` is "given" when they came with it."""
-
-    data: RetrievalSet
-    by: str = "given"
-    optimistic: bool = False
-    group_of_chunk: Mapping[str, str] = field(default_factory=dict)  # where all parts were made
-    dropped: tuple[Reject, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def complete_splits(
-    data: RetrievalSet, near_duplicates: Sequence[tuple[int, int]], settings: SplitSettings
-) -> Completion:
-    """``data`` with train, dev and test; what it lacks is cut out of what it has.
-
-    Raises:
-        NothingUsable: There is no train split: nothing to train on that test does not know.
-    """
-    have = {name for name in NAMES if data.qrels.get(name)}
-    if have == set(NAMES):
-        return Completion(data)
-    if not have:  # judgements under another name: all of them are ours to divide
-        pool, rest, names = merge_qrels(data.qrels.values()), {}, NAMES
-    elif "train" in have:
-        names = tuple(name for name in NAMES if name == "train" or name not in have)
-        pool = data.qrels["train"]
-        rest = {name: part for name, part in data.qrels.items() if name not in names}
-    else:
-        raise NothingUsable(f"{data.name}: no train split; there is {', '.join(sorted(have))} only")
-    queries = [query for query in data.queries if query.id in pool]
-    split = split_queries(data.chunks, queries, pool, near_duplicates, settings, names)
-    source = "train" if rest else ", ".join(map(visible, data.qrels))
-    note = f"{' and '.join(names)} made of {source}, by {split.by}"
-    if split.dropped:
-        reasons = Counter(reject.code for reject in split.dropped)
-        note += "; left out: " + ", ".join(f"{n} {code}" for code, n in sorted(reasons.items()))
-    return Completion(
-        RetrievalSet(data.name, data.chunks, data.queries, {**rest, **split.qrels}, bool(rest)),
-        split.by,
-        split.optimistic,
-        {} if rest else split.group_of_chunk,
-        split.dropped,
-        (note, *split.notes),
-    )
-
-
-# ---- groups
-
-
-@dataclass(frozen=True, slots=True)
-class _Grouping:
-    by: str
-    of_query: dict[str, str]
-    of_chunk: dict[str, str]
-    ambiguous: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def sizes(self) -> Counter[str]:
-        return Counter(self.of_query.values())
-
-
-def _choose_grouping(
-    chunks: Mapping[str, Chunk],
-    judged: Mapping[str, frozenset[str]],
-    queries: Mapping[str, Query],
-    joins: Sequence[tuple[str, str]],
-    settings: SplitSettings,
-) -> _Grouping:
-    """The coarsest unit that gives enough groups, none of them too large."""
-    units = ("document", "section", "block") if settings.by == "auto" else (settings.by,)
-    problem = ""
-    for unit in units:
-        grouping = _group(unit, chunks, judged, queries, joins)
-        sizes = grouping.sizes
-        group, largest = max(sizes.items(), key=lambda item: item[1], default=("", 0))
-        too_large = largest > LARGEST * sum(sizes.values())
-        if too_large and settings.allow_cut:
-            grouping = _group(unit, chunks, judged, queries, None)
-            sizes = grouping.sizes
-            too_large = max(sizes.values()) > LARGEST * sum(sizes.values())
-        enough = MIN_GROUPS if settings.by == "auto" and unit != "block" else 3
-        if len(sizes) >= enough and not too_large:
-            if unit == "document":
-                return grouping
-            why = f", since {problem}" if problem else ""
-            note = f"split by {unit}{why}: within one document, optimistic for new documents"
-            return replace(grouping, notes=(note,))
-        if len(sizes) >= enough:
-            problem = _joining(group, largest, sum(sizes.values()), grouping, chunks, joins)
-        elif not problem or unit == "block":
-            problem = f"there is only {len(sizes)} group by {unit}" if len(sizes) == 1 else (
-                f"there are only {len(sizes)} groups by {unit}")  # fmt: skip
-    advice = (
-        "set split.allow_cut to divide it all the same (train queries too close to test leave)"
-        if settings.by == "auto"
-        else "split.by: auto finds a finer unit"
-    )
-    raise NothingUsable(f"the queries cannot be split: {problem}; {advice}")
-
-
-def _joining(
-    group: str,
-    largest: int,
-    total: int,
-    grouping: _Grouping,
-    chunks: Mapping[str, Chunk],
-    joins: Sequence[tuple[str, str]],
-) -> str:
-    examples = [
-        f"{visible(chunks[one].text, 40)!r} in {_shown(chunks[one])} and {_shown(chunks[other])}"
-        for one, other in joins
-        if grouping.of_chunk[one] == group and chunks[one].document != chunks[other].document
-    ]
-    why = f", joined by near-duplicates such as {'; '.join(examples[:3])}" if examples else ""
-    return f"one group holds {largest} of {total} queries (over {LARGEST:.0%}){why}"
-
-
-def _shown(chunk: Chunk) -> str:
-    return visible(chunk.source or chunk.document, 40)
-
-
-def _group(
-    unit: str,
-    chunks: Mapping[str, Chunk],
-    judged: Mapping[str, frozenset[str]],
-    queries: Mapping[str, Query],
-    joins: Sequence[tuple[str, str]] | None,
-) -> _Grouping:
-    """Groups joined by ``joins`` and by queries; with None, by neither."""
-    own = _blocks(chunks, judged, queries) if unit == "block" else {
-        chunk.id: _unit_name(chunk, unit) for chunk in chunks.values()
-    }  # fmt: skip
-    parent = {name: name for name in own.values()}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    def join(ids: Iterable[str]) -> None:
-        first, *others = sorted({root(own[chunk]) for chunk in ids})
-        for other in others:
-            parent[other] = first
-
-    for pair in joins or ():
-        join(pair)
-    # the same text asked of unrelated groups has no single answer; found before queries join
-    asked: dict[str, set[str]] = defaultdict(set)
-    for query, relevant in judged.items():
-        asked[normalise(queries[query].text)] |= {root(own[chunk]) for chunk in relevant}
-    together: dict[str, int] = Counter(normalise(queries[query].text) for query in judged)
-    ambiguous = tuple(
-        query
-        for query in judged
-        if together[text := normalise(queries[query].text)] > 1 and len(asked[text]) > 1
-    )
-    for query, relevant in judged.items():
-        # blocks are contiguous: a passage on a border is dealt with by leaving it out of train
-        if query not in ambiguous and unit != "block" and joins is not None:
-            join(relevant)
-    of_query = {
-        query: root(own[min(relevant, key=lambda chunk: (chunks[chunk].start, chunk))])
-        for query, relevant in judged.items()
-        if query not in ambiguous
-    }
-    of_chunk = {chunk: root(name) for chunk, name in own.items()}
-    return _Grouping(unit, of_query, of_chunk, ambiguous)
-
-
-def _unit_name(chunk: Chunk, unit: str) -> str:
-    if unit == "document":
-        return chunk.document
-    return "\x1f".join((chunk.document, *chunk.section))
-
-
-def _blocks(
-    chunks: Mapping[str, Chunk],
-    judged: Mapping[str, frozenset[str]],
-    queries: Mapping[str, Query],
-) -> dict[str, str]:
-    """Chunk id -> block: 20 to 40 contiguous stretches of equal query count."""
-
-    def place(chunk: Chunk) -> tuple[str, int, str]:
-        return (chunk.document, chunk.start, chunk.id)
-
-    starts = sorted(min(place(chunks[chunk]) for chunk in relevant) for relevant in judged.values())
-    count = min(max(20, min(40, len(starts) // 10)), max(1, len(starts) // 2))
-    borders = sorted({starts[round(number * len(starts) / count)] for number in range(1, count)})
-    own = {}
-    number = 0
-    for chunk in sorted(chunks.values(), key=place):
-        while number < len(borders) and place(chunk) >= borders[number]:
-            number += 1
-        own[chunk.id] = f"block {number + 1:02d}"
-    return own
-
-
-def _boilerplate(
-    chunks: Mapping[str, Chunk], twins: Mapping[str, Collection[str]]
-) -> frozenset[str]:
-    """Chunks that recur, nearly unchanged, in more than 3 documents."""
-    return frozenset(
-        chunk
-        for chunk, alike in twins.items()
-        if len({chunks[other].document for other in alike}) > BOILERPLATE
-    )
-
-
-def _close(chunk: Chunk, twins: Mapping[str, frozenset[str]], overlaps: Overlaps) -> frozenset[str]:
-    """The chunk, its near-duplicates and what it overlaps."""
-    near = twins.get(chunk.id, frozenset())
-    return near | {chunk.id} | {other.id for other in overlaps.of(chunk.span)}
-
-
-# ---- assignment
 
 
 def _assign(
@@ -600,7 +291,7 @@ def _draw(seed: int, group: str) -> str:
 
 
 def _by_files(
-    grouping: _Grouping,
+    grouping: Grouping,
     chunks: Mapping[str, Chunk],
     judged: Mapping[str, frozenset[str]],
     settings: SplitSettings,
@@ -676,7 +367,7 @@ def _clear_borders(
     border: set[str] = set()
     for name, guarded in (("dev", ("test",)), ("train", ("dev", "test"))):
         held = {chunk for query, part in kept.items() if part in guarded for chunk in judged[query]}
-        near = {other for chunk in held for other in _close(chunks[chunk], twins, overlaps)}
+        near = {other for chunk in held for other in close_to(chunks[chunk], twins, overlaps)}
         leaving = {q for q, part in kept.items() if part == name and not near.isdisjoint(judged[q])}
         border |= leaving
         kept = {query: part for query, part in kept.items() if query not in leaving}
@@ -684,7 +375,7 @@ def _clear_borders(
 
 
 def _check_sizes(
-    made: Mapping[str, Mapping[str, object]], grouping: _Grouping, notes: list[str]
+    made: Mapping[str, Mapping[str, object]], grouping: Grouping, notes: list[str]
 ) -> None:
     empty = [name for name, part in made.items() if not part]
     if empty:
@@ -704,7 +395,3 @@ def _check_sizes(
 
 def _drop(query: Query, code: str, message: str) -> Reject:
     return Reject(STAGE, code, message, excerpt=visible(query.text), item=query.id, unusable=False)
-
-
-def _relevant(qrels: Qrels) -> set[str]:
-    return {chunk for grades in qrels.values() for chunk, grade in grades.items() if grade > 0}

@@ -101,7 +101,7 @@ def load_given(folder: Path, split: Any, *, strict: bool = False) -> Dataset:
         NothingUsable, IntegrityError: See ``read_beir`` and ``check_given_splits``.
     """
     from embedtune.datasets.beir import read_beir
-    from embedtune.datasets.split import check_given_splits, complete_splits
+    from embedtune.datasets.given import check_given_splits, complete_splits
     from embedtune.similar import near_duplicates
 
     reading = read_beir(folder)

@@ -1,0 +1,151 @@
+"""Splits that came with the data: never moved, their leaks found, missing parts made."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from embedtune.datasets.groups import boilerplate_of, relevant_in
+from embedtune.datasets.split import NAMES, SplitSettings, split_queries
+from embedtune.errors import IntegrityError, NothingUsable
+from embedtune.files import visible
+from embedtune.records import Qrels, Reject, RetrievalSet
+from embedtune.relevance import merge_qrels, twins_of
+from embedtune.similar import components, normalise
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReport:
+    """Leaks between splits that came with the data."""
+
+    left_out: tuple[str, ...]  # train queries in one group with dev or test
+    affected: tuple[str, ...]  # test queries in one group with train
+    pairs: int  # near-duplicate passages judged in different splits
+    notes: tuple[str, ...]
+
+
+def check_given_splits(
+    data: RetrievalSet, near_duplicates: Sequence[tuple[int, int]], *, strict: bool = False
+) -> LeakReport:
+    """What leaks between splits that came with the data. They are never moved.
+
+    Train queries whose passage is in one group (same document, or joined by near-duplicates)
+    with a passage of dev or test, or whose text is asked there too, are to be left out of
+    training; test queries in one group with train are flagged, so that both figures can be
+    shown. Boilerplate (near-duplicates in more than 3 documents) is a leak to its direct
+    near-duplicates but joins no groups. Other parts (``test_…``) are no leak.
+
+    Raises:
+        IntegrityError: The same query text with the same passage is in two splits; with
+            ``strict``, any near-duplicate across splits too.
+    """
+    qrels = {name: data.qrels.get(name, {}) for name in NAMES}
+    texts = {query.id: normalise(query.text) for query in data.queries}
+    _refuse_copies(data.name, qrels, texts)
+    index = {chunk.id: number for number, chunk in enumerate(data.chunks)}
+    twins = twins_of(data.chunks, near_duplicates)
+    boilerplate = boilerplate_of({chunk.id: chunk for chunk in data.chunks}, twins)
+    first: dict[str, int] = {}
+    same_document = [
+        (first.setdefault(chunk.document, i), i) for i, chunk in enumerate(data.chunks)
+    ]
+    joins = [
+        pair for pair in near_duplicates if boilerplate.isdisjoint(data.chunks[i].id for i in pair)
+    ]
+    group = components(len(data.chunks), [*same_document, *joins])
+
+    def near(names: Sequence[str], grades: Mapping[str, int], query: str) -> bool:
+        return texts[query] in asked[names] or any(
+            group[index[chunk]] in groups[names]
+            or not passages[names].isdisjoint(twins.get(chunk, ()))
+            for chunk, grade in grades.items()
+            if grade > 0
+        )
+
+    passages, groups, asked = {}, {}, {}
+    for names in (("train",), ("dev", "test")):
+        passages[names] = set().union(*(relevant_in(qrels[name]) for name in names))
+        groups[names] = {group[index[chunk]] for chunk in passages[names]}
+        asked[names] = {texts[query] for name in names for query in qrels[name]}
+    left_out = tuple(q for q, own in qrels["train"].items() if near(("dev", "test"), own, q))
+    affected = tuple(q for q, own in qrels["test"].items() if near(("train",), own, q))
+    split_of = {chunk: name for name in reversed(NAMES) for chunk in relevant_in(qrels[name])}
+    ids = [(data.chunks[one].id, data.chunks[other].id) for one, other in near_duplicates]
+    across = sum(
+        split_of[one] != split_of[other] for one, other in ids if {one, other} <= split_of.keys()
+    )
+    notes = []
+    if across or left_out or affected:
+        notes.append(
+            f"{across} pairs of passages judged in different splits are near-duplicates; "
+            f"{len(left_out)} of {len(qrels['train'])} train queries are left out of training, "
+            f"{len(affected)} of {len(qrels['test'])} test queries are flagged"
+        )
+    if strict and across:
+        raise IntegrityError(f"{data.name}: {notes[0]} (--strict)")
+    return LeakReport(left_out, affected, across, tuple(notes))
+
+
+def _refuse_copies(name: str, qrels: Mapping[str, Qrels], texts: Mapping[str, str]) -> None:
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    twice = []
+    for split, part in qrels.items():
+        for query, grades in part.items():
+            for chunk in relevant_in({query: grades}):
+                first, where = seen.setdefault((texts[query], chunk), (query, split))
+                if where != split:
+                    twice.append(f"{visible(first)} ({where}) and {visible(query)} ({split})")
+    if twice:
+        total = sum(len(grades) for part in qrels.values() for grades in part.values())
+        raise IntegrityError(
+            f"{name}: {len(twice)} of {total} judgements ({len(twice) / total:.1%}) stand in two "
+            f"splits, the same query with the same passage, e.g. {'; '.join(twice[:3])}; remove "
+            "them from one"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Data with all of train, dev and test. ``by`` is "given" when they came with it."""
+
+    data: RetrievalSet
+    by: str = "given"
+    optimistic: bool = False
+    group_of_chunk: Mapping[str, str] = field(default_factory=dict)  # where all parts were made
+    dropped: tuple[Reject, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def complete_splits(
+    data: RetrievalSet, near_duplicates: Sequence[tuple[int, int]], settings: SplitSettings
+) -> Completion:
+    """``data`` with train, dev and test; what it lacks is cut out of what it has.
+
+    Raises:
+        NothingUsable: There is no train split: nothing to train on that test does not know.
+    """
+    have = {name for name in NAMES if data.qrels.get(name)}
+    if have == set(NAMES):
+        return Completion(data)
+    if not have:  # judgements under another name: all of them are ours to divide
+        pool, rest, names = merge_qrels(data.qrels.values()), {}, NAMES
+    elif "train" in have:
+        names = tuple(name for name in NAMES if name == "train" or name not in have)
+        pool = data.qrels["train"]
+        rest = {name: part for name, part in data.qrels.items() if name not in names}
+    else:
+        raise NothingUsable(f"{data.name}: no train split; there is {', '.join(sorted(have))} only")
+    queries = [query for query in data.queries if query.id in pool]
+    split = split_queries(data.chunks, queries, pool, near_duplicates, settings, names)
+    source = "train" if rest else ", ".join(map(visible, data.qrels))
+    note = f"{' and '.join(names)} made of {source}, by {split.by}"
+    if split.dropped:
+        reasons = Counter(reject.code for reject in split.dropped)
+        note += "; left out: " + ", ".join(f"{n} {code}" for code, n in sorted(reasons.items()))
+    return Completion(
+        RetrievalSet(data.name, data.chunks, data.queries, {**rest, **split.qrels}, bool(rest)),
+        split.by,
+        split.optimistic,
+        {} if rest else split.group_of_chunk,
+        split.dropped,
+        (note, *split.notes),
+    )
