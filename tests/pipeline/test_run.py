@@ -299,3 +299,18 @@ def test_of_several_bases_the_best_on_dev_is_trained(command, small_beir, tmp_pa
     other = ({str(worse), str(tiny_model)} - {chosen}).pop()
     assert other in systems  # shown, and decides nothing
     assert float(on_dev[chosen].split()[-3]) >= float(on_dev[other].split()[-3])
+
+
+def test_another_address_or_limit_asks_nothing_anew():
+    from embedtune.config import load_config
+    from embedtune.llm.scripted import ScriptedChat
+    from embedtune.pipeline.run import query_recipe
+
+    def fingerprint(*overrides: str) -> str:
+        settings = load_config(None, overrides)
+        chat = ScriptedChat(lambda request: "")
+        return query_recipe(settings, "d", "c", chat).fingerprint
+
+    first = fingerprint("llm.base_url=http://one.example/v1")
+    assert fingerprint("llm.base_url=http://two.example/v1", "llm.concurrency=3") == first
+    assert fingerprint("llm.temperature=0.1") != first

@@ -469,8 +469,18 @@ class _Stages:
         )  # fmt: skip
 
 
-UNPAID = ("concurrency", "timeout", "retries", "backoff", "max_wait", "budget", "price",
-          "api_key_env")  # fmt: skip  # settings of the client that change no answer
+# settings of the client that change no answer: another address or limit asks nothing anew
+UNPAID = (
+    "base_url",
+    "api_key_env",
+    "concurrency",
+    "timeout",
+    "retries",
+    "backoff",
+    "max_wait",
+    "budget",
+    "price",
+)
 
 
 def chunk_recipe(settings: RunSettings, documents: str, tokenizer: str) -> Recipe:
