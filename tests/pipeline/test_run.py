@@ -304,7 +304,7 @@ def test_of_several_bases_the_best_on_dev_is_trained(command, small_beir, tmp_pa
 def test_another_address_or_limit_asks_nothing_anew():
     from embedtune.config import load_config
     from embedtune.llm.scripted import ScriptedChat
-    from embedtune.pipeline.run import query_recipe
+    from embedtune.pipeline.recipes import query_recipe
 
     def fingerprint(*overrides: str) -> str:
         settings = load_config(None, overrides)

@@ -13,11 +13,13 @@ from embedtune.evaluation.systems import open_embedder, parse_system, parse_syst
 from embedtune.files import read_json, visible
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
-from embedtune.pipeline.run import (
+from embedtune.pipeline.preflight import (
     check_device,
     check_evaluation,
     check_length,
     check_model,
+)
+from embedtune.pipeline.recipes import (
     chunk_recipe,
     files_digest,
     open_recorded_chat,

@@ -7,7 +7,7 @@ from typing import Any
 from embedtune.config import RunSettings
 from embedtune.errors import NothingUsable
 from embedtune.pipeline.console import Console
-from embedtune.pipeline.run import preflight
+from embedtune.pipeline.preflight import preflight
 
 ANSWER_TOKENS = 60  # of one query with its evidence, as models write them
 PROMPT_TOKENS = 450  # of the instructions around a passage

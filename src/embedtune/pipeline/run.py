@@ -5,10 +5,7 @@ Each stage reads what the ones before left in the run directory and leaves files
 both the files and the functions.
 """
 
-import hashlib
 import logging
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,18 @@ from embedtune.config import RunSettings, dump_config
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.evaluation.systems import open_embedder, parse_systems
-from embedtune.files import sha256_of, visible, write_text
-from embedtune.llm.recorded import RecordedChat
+from embedtune.files import visible, write_text
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
+from embedtune.pipeline.preflight import preflight
+from embedtune.pipeline.recipes import (
+    chunk_recipe,
+    files_digest,
+    open_recorded_chat,
+    plain,
+    query_recipe,
+    split_recipe,
+)
 from embedtune.pipeline.report import write_report
 from embedtune.pipeline.steps import chunk_step, given_step, query_step, read_step, split_step
 from embedtune.pipeline.stored import (
@@ -40,9 +45,7 @@ from embedtune.pipeline.stored import (
 )
 from embedtune.pipeline.tune import tune, unreadable
 from embedtune.run import Recipe, RunDirectory, StageFolder
-from embedtune.settings import Settings
 from embedtune.store import Store
-from embedtune.training.plan import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -105,138 +108,6 @@ def run(
         report = write_report(settings.run, command)
     judgement = load_judgement(evaluation.path)
     return Outcome(settings.run, report, judgement, has_unusable(settings.run))
-
-
-# ---- before anything is spent
-
-
-def preflight(settings: RunSettings) -> None:
-    """Everything that can be known to be wrong before the first stage, reported together.
-
-    Raises:
-        ConfigError: All faults found.
-    """
-    faults: list[str] = []
-
-    def check(function: Any, *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except ConfigError as error:
-            faults.extend(error.faults)
-            return None
-
-    if settings.data is None:
-        check(_check_paths, settings)
-        if settings.queries.source == "llm":
-            from embedtune.llm.recorded import open_chat
-
-            check(open_chat, settings.llm)
-        if settings.queries.source == "file" and settings.queries.file is None:
-            faults.append("queries.file: name the file, since queries.from is file")
-    elif not settings.data.is_dir():
-        faults.append(f"data: {settings.data}: no such folder")
-    elif settings.run.resolve().is_relative_to(settings.data.resolve()):
-        faults.append(
-            f"run: {settings.run} is inside data {settings.data}; choose a folder outside"
-        )
-    for name in settings.model.base:
-        check(check_model, name, settings)
-        if settings.data is None:
-            check(check_length, settings, name)
-    check(check_evaluation, settings)
-    check(check_device, settings.training)
-    if settings.training.trainer:
-        from embedtune.training.plain import validate_trainer_fields
-
-        check(validate_trainer_fields, settings.training.trainer)
-    if faults:
-        raise ConfigError(list(dict.fromkeys(faults)))
-
-
-def _check_paths(settings: RunSettings) -> None:
-    faults = []
-    if not settings.documents.paths:
-        faults.append("documents.paths: name the files or folders to read (or set data)")
-    target = settings.run.resolve()
-    for path in map(Path, settings.documents.paths):
-        if not os.path.lexists(path):
-            faults.append(f"documents.paths: {visible(path)}: no such file or folder")
-        elif path.is_dir() and target.is_relative_to(path.resolve()):
-            faults.append(
-                f"run: {settings.run} is inside the documents folder {path}: the next run would "
-                "read its own output; choose a folder outside"
-            )
-    if faults:
-        raise ConfigError(faults)
-
-
-def check_model(name: str, settings: RunSettings) -> None:
-    """A base whose files are whole and that has the dimensions asked for, seen without torch.
-
-    Raises:
-        ConfigError: It is not found, or ``training.matryoshka`` goes beyond it.
-        IntegrityError: Its files are damaged.
-    """
-    from embedtune.embed.checks import check_model_folder, dimension_in
-    from embedtune.embed.models import resolve_model
-    from embedtune.training.plan import matryoshka_dimensions
-
-    resolved = resolve_model(name)
-    check_model_folder(resolved.path, modules_required=not resolved.source.startswith("hub"))
-    dimension = dimension_in(resolved.path)
-    if dimension is not None:
-        matryoshka_dimensions(settings.training.matryoshka, dimension)
-
-
-def check_evaluation(settings: RunSettings) -> None:
-    """Rivals that can be opened, and a probe that is there; known before anything is trained.
-
-    Raises:
-        ConfigError: All faults found.
-    """
-    from embedtune.embed.models import resolve_model
-    from embedtune.pipeline.tune import probe_set
-
-    faults: list[str] = []
-    for system in parse_systems(settings.evaluation.rivals):
-        try:
-            if system.embedder == "local":
-                resolve_model(system.model)
-            elif system.embedder:
-                open_embedder(system)
-        except ConfigError as error:
-            faults += [f"evaluation.rivals: {fault}" for fault in error.faults]
-    try:
-        probe_set(settings.evaluation.probe)
-    except ConfigError as error:
-        faults += error.faults
-    if faults:
-        raise ConfigError(faults)
-
-
-def check_device(training: TrainingSettings) -> None:
-    """A device and precision that torch can use; torch is only asked about unusual ones.
-
-    Raises:
-        ConfigError: It has no such device, or cannot compute so there.
-    """
-    from embedtune.training.plan import device_and_precision
-
-    if training.device not in ("auto", "cpu") or training.precision == "fp16":
-        device_and_precision(training)
-
-
-def check_length(settings: RunSettings, model: str) -> None:
-    """Refuse chunks that the model would not see to their end."""
-    from embedtune.embed.tokens import load_tokens
-
-    wanted, max_tokens = settings.chunks.tokens, load_tokens(model).max_tokens
-    if wanted != "auto" and wanted > max_tokens:
-        raise ConfigError(
-            f"chunks.tokens: {wanted} is more than the {max_tokens} tokens {model} reads: it would "
-            f"not see the last {1 - max_tokens / wanted:.0%} of a full chunk; use {max_tokens} or "
-            "auto"
-        )
 
 
 def say_changes(settings: RunSettings, directory: RunDirectory, console: Console) -> None:
@@ -467,78 +338,3 @@ class _Stages:
             open_embedder(system), store,
             progress=self.console.progress(f"texts encoded by {system.label}"),
         )  # fmt: skip
-
-
-# settings of the client that change no answer: another address or limit asks nothing anew
-UNPAID = (
-    "base_url",
-    "api_key_env",
-    "concurrency",
-    "timeout",
-    "retries",
-    "backoff",
-    "max_wait",
-    "budget",
-    "price",
-)
-
-
-def chunk_recipe(settings: RunSettings, documents: str, tokenizer: str) -> Recipe:
-    return Recipe(
-        "chunk", 1, plain(settings.chunks), {"tokenizer": tokenizer}, {"documents": documents}
-    )
-
-
-def query_recipe(
-    settings: RunSettings, documents: str, chunks: str, chat: RecordedChat | None
-) -> Recipe:
-    files = (settings.queries.file, settings.queries.examples, settings.llm.answers)
-    return Recipe(
-        "generate",
-        1,
-        {
-            **plain(settings.queries, "file", "examples"),
-            **(plain(settings.llm, "answers", *UNPAID) if chat else {}),
-        },
-        {"chat": chat.name if chat else "none"},
-        {
-            "documents": documents,
-            "chunks": chunks,
-            **{path.name: sha256_of(path) for path in files if path and path.is_file()},
-        },
-    )
-
-
-def split_recipe(settings: RunSettings, chunks: str, queries: str) -> Recipe:
-    return Recipe("split", 1, plain(settings.split), {}, {"chunks": chunks, "queries": queries})
-
-
-def open_recorded_chat(settings: RunSettings, store: Store) -> RecordedChat | None:
-    """The language model behind its store, where the settings need one."""
-    from embedtune.llm.recorded import open_chat
-
-    queries, llm = settings.queries, settings.llm
-    labels = queries.file is not None and (llm.model is not None or llm.provider == "scripted")
-    if queries.source != "llm" and not labels:
-        return None
-    return RecordedChat(open_chat(llm), store, llm)
-
-
-def plain(settings: Settings, *without: str) -> dict[str, Any]:
-    """Settings as JSON-ready values, as they go into a recipe."""
-    return settings.model_dump(mode="json", by_alias=True, exclude=set(without))
-
-
-def files_digest(paths: Sequence[Path]) -> str:
-    """One digest over names and contents of all regular files below ``paths``."""
-    digest = hashlib.sha256()
-    for path in paths:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            name = os.fsencode(file.relative_to(path.parent))
-            try:
-                state = sha256_of(file) if file.is_file() else "-"
-            except OSError as error:
-                state = f"unreadable {error.errno}"
-            digest.update(name + b"\0" + state.encode() + b"\0")
-    return digest.hexdigest()

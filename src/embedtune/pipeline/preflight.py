@@ -1,0 +1,140 @@
+"""Everything that can be known to be wrong before anything is spent."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from embedtune.config import RunSettings
+from embedtune.errors import ConfigError
+from embedtune.evaluation.systems import open_embedder, parse_systems
+from embedtune.files import visible
+from embedtune.training.plan import TrainingSettings
+
+
+def preflight(settings: RunSettings) -> None:
+    """Everything that can be known to be wrong before the first stage, reported together.
+
+    Raises:
+        ConfigError: All faults found.
+    """
+    faults: list[str] = []
+
+    def check(function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except ConfigError as error:
+            faults.extend(error.faults)
+            return None
+
+    if settings.data is None:
+        check(_check_paths, settings)
+        if settings.queries.source == "llm":
+            from embedtune.llm.recorded import open_chat
+
+            check(open_chat, settings.llm)
+        if settings.queries.source == "file" and settings.queries.file is None:
+            faults.append("queries.file: name the file, since queries.from is file")
+    elif not settings.data.is_dir():
+        faults.append(f"data: {settings.data}: no such folder")
+    elif settings.run.resolve().is_relative_to(settings.data.resolve()):
+        faults.append(
+            f"run: {settings.run} is inside data {settings.data}; choose a folder outside"
+        )
+    for name in settings.model.base:
+        check(check_model, name, settings)
+        if settings.data is None:
+            check(check_length, settings, name)
+    check(check_evaluation, settings)
+    check(check_device, settings.training)
+    if settings.training.trainer:
+        from embedtune.training.plain import validate_trainer_fields
+
+        check(validate_trainer_fields, settings.training.trainer)
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+
+
+def _check_paths(settings: RunSettings) -> None:
+    faults = []
+    if not settings.documents.paths:
+        faults.append("documents.paths: name the files or folders to read (or set data)")
+    target = settings.run.resolve()
+    for path in map(Path, settings.documents.paths):
+        if not os.path.lexists(path):
+            faults.append(f"documents.paths: {visible(path)}: no such file or folder")
+        elif path.is_dir() and target.is_relative_to(path.resolve()):
+            faults.append(
+                f"run: {settings.run} is inside the documents folder {path}: the next run would "
+                "read its own output; choose a folder outside"
+            )
+    if faults:
+        raise ConfigError(faults)
+
+
+def check_model(name: str, settings: RunSettings) -> None:
+    """A base whose files are whole and that has the dimensions asked for, seen without torch.
+
+    Raises:
+        ConfigError: It is not found, or ``training.matryoshka`` goes beyond it.
+        IntegrityError: Its files are damaged.
+    """
+    from embedtune.embed.checks import check_model_folder, dimension_in
+    from embedtune.embed.models import resolve_model
+    from embedtune.training.plan import matryoshka_dimensions
+
+    resolved = resolve_model(name)
+    check_model_folder(resolved.path, modules_required=not resolved.source.startswith("hub"))
+    dimension = dimension_in(resolved.path)
+    if dimension is not None:
+        matryoshka_dimensions(settings.training.matryoshka, dimension)
+
+
+def check_evaluation(settings: RunSettings) -> None:
+    """Rivals that can be opened, and a probe that is there; known before anything is trained.
+
+    Raises:
+        ConfigError: All faults found.
+    """
+    from embedtune.embed.models import resolve_model
+    from embedtune.pipeline.tune import probe_set
+
+    faults: list[str] = []
+    for system in parse_systems(settings.evaluation.rivals):
+        try:
+            if system.embedder == "local":
+                resolve_model(system.model)
+            elif system.embedder:
+                open_embedder(system)
+        except ConfigError as error:
+            faults += [f"evaluation.rivals: {fault}" for fault in error.faults]
+    try:
+        probe_set(settings.evaluation.probe)
+    except ConfigError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+
+
+def check_device(training: TrainingSettings) -> None:
+    """A device and precision that torch can use; torch is only asked about unusual ones.
+
+    Raises:
+        ConfigError: It has no such device, or cannot compute so there.
+    """
+    from embedtune.training.plan import device_and_precision
+
+    if training.device not in ("auto", "cpu") or training.precision == "fp16":
+        device_and_precision(training)
+
+
+def check_length(settings: RunSettings, model: str) -> None:
+    """Refuse chunks that the model would not see to their end."""
+    from embedtune.embed.tokens import load_tokens
+
+    wanted, max_tokens = settings.chunks.tokens, load_tokens(model).max_tokens
+    if wanted != "auto" and wanted > max_tokens:
+        raise ConfigError(
+            f"chunks.tokens: {wanted} is more than the {max_tokens} tokens {model} reads: it would "
+            f"not see the last {1 - max_tokens / wanted:.0%} of a full chunk; use {max_tokens} or "
+            "auto"
+        )
