@@ -53,3 +53,10 @@ def test_minilm_scores_where_a_loss_would_show():
     evaluator = Evaluator(bundled_probe("en"))
     scores = evaluator.score(parse_system("all-MiniLM-L6-v2"), "test")
     assert 0.5 <= scores.metrics["ndcg@10"] <= 0.9
+
+
+def test_a_loss_that_may_be_chance_is_not_called_nothing():
+    result = gate("general", 0.795, 0.771, 168, 0.005, 0.045)
+    assert result.holds
+    assert "nothing" not in result.message
+    assert "0.024 (0.005 to 0.045)" in result.message

@@ -46,6 +46,9 @@ class ProbeResult:
                 f"{figures}; it does not count, because the base scores outside "
                 f"{COUNTS_FROM} to {COUNTS_TO}"
             )
+        if self.holds and self.loss > LOSS:
+            return (f"{figures}; the loss of {self.loss:.3f} ({self.low:.3f} to {self.high:.3f}) "
+                    f"may be no more than the {LOSS} allowed")  # fmt: skip
         if self.holds:
             return f"{figures}; nothing that matters was forgotten"
         return (
