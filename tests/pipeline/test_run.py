@@ -149,13 +149,14 @@ def test_changed_settings_are_told_and_only_what_depends_on_them_is_redone(own_c
 
 def test_paid_work_is_done_again_only_when_allowed(own_copy, command):
     config, run = own_copy
-    before = manifests(run)
+    before, settings = manifests(run), (run / "config.yaml").read_bytes()
     arguments = ("run", "-c", config, "--set", "queries.per_chunk=1")
     result = command(*arguments, env={"OPENAI_API_KEY": KEY})
     assert result.code == 2
     assert "queries.per_chunk: 2 → 1" in result.lines
     assert "--yes" in result.lines[-1]
     assert manifests(run) == before
+    assert (run / "config.yaml").read_bytes() == settings
     result = command(*arguments, "--yes", env={"OPENAI_API_KEY": KEY})
     assert result.code == 0, result.err
     assert manifests(run)["03-queries"] != before["03-queries"]

@@ -14,7 +14,7 @@ from embedtune.config import RunSettings, dump_config
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.evaluation.systems import open_embedder, parse_systems
-from embedtune.files import visible, write_text
+from embedtune.files import visible, write_bytes, write_text
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
 from embedtune.pipeline.preflight import preflight
@@ -87,7 +87,9 @@ def run(
     preflight(settings)
     with RunDirectory(settings.run) as directory:
         say_changes(settings, directory, console)
-        write_text(settings.run / "config.yaml", dump_config(settings))
+        config = settings.run / "config.yaml"
+        earlier = config.read_bytes() if config.is_file() else None
+        write_text(config, dump_config(settings))
         stages = _Stages(settings, directory, console, assume_yes)
         try:
             if settings.data is not None:
@@ -99,6 +101,10 @@ def run(
                 dataset = stages.dataset(chunks, queries)
             training = stages.training(dataset)
             evaluation = stages.evaluation(dataset, training)
+        except ConfigError:  # refused: the run is still that of the earlier settings
+            if earlier is not None:
+                write_bytes(config, earlier)
+            raise
         except Exception:
             if any(directory.path.glob("0*/manifest.json")):
                 write_report(settings.run, command)
