@@ -101,6 +101,8 @@ class Query:
 
     ``evidence`` is the stretch of a document that answers it; judgements are derived from it,
     so that they survive re-chunking. Queries that come with judgements (BEIR) have none.
+    ``more_evidence`` are further stretches, of any document, that answer it too (found by the
+    round trip, marked by a reviewer, or the second passage of a comparison).
     ``origin`` is one of llm, scripted, extractive, user, beir.
     """
 
@@ -113,6 +115,14 @@ class Query:
     chunk: str = ""  # the chunk it was written from
     evidence: Span | None = None
     flags: tuple[str, ...] = ()
+    more_evidence: tuple[Span, ...] = ()
+    persona: str = ""
+    answer: str = ""  # in words, where answers were asked for
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """All stretches that answer it, the one it was written from first."""
+        return ((self.evidence,) if self.evidence else ()) + self.more_evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +165,7 @@ class RetrievalSet:
     queries: tuple[Query, ...]
     qrels: Mapping[str, Qrels]  # "train" | "dev" | "test" | … -> judgements
     given_splits: bool = False  # the splits came with the data and are never moved
+    shared_passages: bool = False  # all splits search the same passages by design (labelled texts)
 
     def queries_of(self, split: str) -> tuple[Query, ...]:
         """The queries judged in ``split``, in the order of ``queries``."""
@@ -169,6 +180,7 @@ class Pair:
     chunk: str
     anchor: str  # texts
     positive: str
+    negatives: tuple[tuple[str, str], ...] = ()  # (chunk id, text), hardest first
 
 
 def as_row(record: Any) -> dict[str, Any]:  # any of the dataclasses above
@@ -211,6 +223,7 @@ def query_from_row(row: Mapping[str, Any]) -> Query:
         **{
             **row,
             "evidence": Span(**evidence) if evidence else None,
+            "more_evidence": tuple(Span(**span) for span in row.get("more_evidence", ())),
             "flags": tuple(row.get("flags", ())),
         }
     )

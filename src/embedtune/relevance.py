@@ -13,8 +13,8 @@ def judge(
 ) -> dict[str, dict[str, int]]:
     """Judgements that survive re-chunking, from each query's evidence.
 
-    Every chunk that holds at least half of the evidence is relevant (grade 1); if none does,
-    the one that holds most of it. Near-duplicates of a relevant chunk are relevant too.
+    Every chunk that holds at least half of a stretch of evidence is relevant (grade 1); if none
+    does, the one that holds most of it. Near-duplicates of a relevant chunk are relevant too.
     Queries whose evidence touches no chunk get no entry.
 
     Args:
@@ -24,18 +24,15 @@ def judge(
     overlaps = Overlaps(chunks)
     qrels: dict[str, dict[str, int]] = {}
     for query in queries:
-        if query.evidence is None:
-            continue
-        evidence = query.evidence
-        held = [(chunk.span.overlap(evidence), chunk) for chunk in overlaps.of(evidence)]
-        if not held:
-            continue
-        enough = max(overlap for overlap, _ in held)
-        enough = min(enough, evidence.length / 2)
-        relevant = {chunk.id for overlap, chunk in held if overlap >= enough}
+        relevant: set[str] = set()
+        for evidence in query.spans:
+            held = [(chunk.span.overlap(evidence), chunk) for chunk in overlaps.of(evidence)]
+            enough = min(max((overlap for overlap, _ in held), default=0), evidence.length / 2)
+            relevant |= {chunk.id for overlap, chunk in held if overlap >= enough}
         for chunk_id in tuple(relevant):
             relevant |= twins.get(chunk_id, frozenset())
-        qrels[query.id] = dict.fromkeys(sorted(relevant), 1)
+        if relevant:
+            qrels[query.id] = dict.fromkeys(sorted(relevant), 1)
     return qrels
 
 
@@ -64,8 +61,8 @@ class Relevance:
                 if grade > 0:
                     excluded.add(chunk_id)
                     excluded |= twins.get(chunk_id, frozenset())
-            if query.evidence is not None:
-                excluded.update(chunk.id for chunk in overlaps.of(query.evidence))
+            for evidence in query.spans:
+                excluded.update(chunk.id for chunk in overlaps.of(evidence))
         self._excluded = {text: frozenset(ids) for text, ids in by_text.items()}
 
     def excluded(self, query_id: str) -> frozenset[str]:
