@@ -23,6 +23,7 @@ from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import EvaluationSettings
 from embedtune.files import visible
 from embedtune.llm.recorded import LLMSettings
+from embedtune.queries.filter import FilterSettings
 from embedtune.queries.generate import QuerySettings
 from embedtune.settings import Settings
 from embedtune.training.plan import TrainingSettings
@@ -69,6 +70,7 @@ class RunSettings(Settings):
     chunks: ChunkSettings = Field(ChunkSettings(), description="How documents are cut.")
     llm: LLMSettings = Field(LLMSettings(), description="The language model that writes queries.")
     queries: QuerySettings = Field(QuerySettings(), description="Where queries come from.")
+    filters: FilterSettings = Field(FilterSettings(), description="Which queries are left out.")
     split: SplitSettings = Field(SplitSettings(), description="Train, dev and test.")
     model: ModelSettings = Field(ModelSettings(), description="What is fine-tuned.")
     training: TrainingSettings = Field(TrainingSettings(), description="How it is fine-tuned.")

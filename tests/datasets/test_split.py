@@ -553,3 +553,69 @@ def test_judgements_under_another_name_are_divided():
 def test_without_a_train_part_there_is_nothing_to_train_on():
     with pytest.raises(NothingUsable, match="no train split; there is test only"):
         complete_splits(bare({"test": (0, 40)}), [], AUTO)
+
+
+def with_real(queries, real_documents, per_document=4):
+    """The same queries, so many of some documents asked by users."""
+    taken = Counter()
+    made = []
+    for query in queries:
+        real = query.document in real_documents and taken[query.document] < per_document
+        taken[query.document] += real
+        made.append(replace(query, origin="user" if real else "llm"))
+    return made
+
+
+def test_real_queries_go_to_test_and_dev_first():
+    chunks, queries = corpus(60, questions=2)
+    real_documents = {f"en-{d:03d}" for d in range(0, 60, 4)}
+    queries = with_real(queries, real_documents, per_document=2)
+    split = divided(chunks, queries)
+    part_of = {query: name for name, part in split.qrels.items() for query in part}
+    where = Counter(part_of.get(query.id) for query in queries if query.origin == "user")
+    assert where["test"] >= 14  # of 30: two thirds of them, as near as whole groups come
+    assert where["train"] == 0
+    assert not leaks(chunks, split.qrels, [])
+
+
+def test_where_real_queries_are_enough_the_generated_ones_of_test_leave():
+    chunks, queries = corpus(60, questions=3)
+    queries = with_real(queries, {f"en-{d:03d}" for d in range(40)})
+    split = divided(chunks, queries)
+    origin = {query.id: query.origin for query in queries}
+    assert {origin[query] for query in split.qrels["test"]} == {"user"}
+    assert len(split.qrels["test"]) >= 50
+    left = [reject for reject in split.dropped if reject.code == "beside-real"]
+    assert left
+    assert not any(reject.unusable for reject in left)
+    assert any("decided by its" in note for note in split.notes)
+    assert split.counts.total == len(queries)
+
+
+def test_few_real_queries_do_not_empty_a_part():
+    chunks, queries = corpus(60, questions=3)
+    queries = with_real(queries, {"en-001", "en-002", "en-003"})
+    split = divided(chunks, queries)
+    origin = {query.id: query.origin for query in queries}
+    assert {origin[query] for query in split.qrels["test"]} == {"user", "llm"}
+
+
+def test_only_real_queries_are_split_as_any_others():
+    chunks, queries = corpus(40, questions=2)
+    real = divided(chunks, [replace(query, origin="user") for query in queries])
+    assert sizes(real) == sizes(divided(chunks, queries))
+
+
+def test_further_evidence_joins_no_documents_but_keeps_train_away_from_test():
+    chunks, queries = corpus(40)
+    first = {chunk.document: chunk for chunk in reversed(chunks)}
+    # every query is answered by a passage of the next document too: a chain through all
+    names = sorted(first)
+    following = {name: first[names[(n + 1) % len(names)]] for n, name in enumerate(names)}
+    queries = [replace(q, more_evidence=(following[q.document].span,)) for q in queries]
+    split = divided(chunks, queries)
+    assert all(split.qrels.values())
+    assert not leaks(chunks, split.qrels, [])
+    assert any(reject.code == "border" for reject in split.dropped)
+    kept = next(iter(split.qrels["test"].values()))
+    assert len(kept) == 2

@@ -28,16 +28,16 @@ def outcome(run):
     """What must be equal: data set, model, scores and verdict."""
     dataset = {
         str(path.relative_to(run)): path.read_bytes()
-        for path in (run / "04-dataset").rglob("*")
+        for path in (run / "05-dataset").rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
-    judgement = json.loads((run / "06-evaluation" / "judgement.json").read_text("utf-8"))
+    judgement = json.loads((run / "09-evaluation" / "judgement.json").read_text("utf-8"))
     return {
         **dataset,
         "queries": (run / "03-queries" / "queries.jsonl").read_bytes(),
-        "weights": (run / "05-training" / "model" / "model.safetensors").read_bytes(),
-        "history": (run / "05-training" / "history.jsonl").read_bytes(),
-        "merge": (run / "05-training" / "merge.json").read_bytes(),
+        "weights": (run / "08-training" / "model" / "model.safetensors").read_bytes(),
+        "history": (run / "08-training" / "history.jsonl").read_bytes(),
+        "merge": (run / "08-training" / "merge.json").read_bytes(),
         "systems": judgement["systems"],
         "verdict": judgement["verdict"],
     }

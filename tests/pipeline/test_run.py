@@ -11,7 +11,15 @@ from stub_server import Behaviour, StubServer
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
-STAGES = ("01-documents", "02-chunks", "03-queries", "04-dataset", "05-training", "06-evaluation")
+STAGES = (
+    "01-documents",
+    "02-chunks",
+    "03-queries",
+    "04-filtered",
+    "05-dataset",
+    "08-training",
+    "09-evaluation",
+)
 KEY = "sk-test-0123456789abcdefghij"
 
 
@@ -100,12 +108,14 @@ def test_every_stage_has_its_files_and_its_account(finished):
     assert {chunk["language"] for chunk in chunks} == {"en", "zh"}
     queries = rows(run / "03-queries" / "queries.jsonl")
     assert accepted["03-queries"]["generate"]["accepted"] == len(queries)
-    assert accepted["04-dataset"]["split"]["total"] == len(queries)
+    filtered = rows(run / "04-filtered" / "queries.jsonl")
+    assert accepted["04-filtered"]["filter"]["total"] == len(queries)
+    assert accepted["05-dataset"]["split"]["total"] == len(filtered)
     judged = sum(
         len({line.split("\t")[0] for line in path.read_text().splitlines()[1:]})
-        for path in (run / "04-dataset" / "qrels").iterdir()
+        for path in (run / "05-dataset" / "qrels").iterdir()
     )
-    assert judged == accepted["04-dataset"]["split"]["accepted"]
+    assert judged == accepted["05-dataset"]["split"]["accepted"]
     assert not (run / ".work").exists()
 
 
@@ -139,10 +149,10 @@ def test_changed_settings_are_told_and_only_what_depends_on_them_is_redone(own_c
                      env={"OPENAI_API_KEY": KEY})  # fmt: skip
     assert result.code == 0, result.err
     assert "training.max_steps: 20 → 10" in result.lines
-    assert "redone where needed: 05-training, 06-evaluation" in result.err
+    assert "redone where needed: 08-training, 09-evaluation" in result.err
     after = manifests(run)
     assert [name for name in STAGES if before[name] != after[name]] == [
-        "05-training", "06-evaluation"]  # fmt: skip
+        "08-training", "09-evaluation"]  # fmt: skip
     saved = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
     assert saved["training"]["max_steps"] == 10
 
@@ -170,7 +180,7 @@ def test_require_ends_with_9_after_the_result(finished, command):
     assert again.code == (0 if result.json["verdict"] == "ship" else 9)
 
 
-@pytest.mark.parametrize("name", ["03-queries/queries.jsonl", "05-training/model/config.json"])
+@pytest.mark.parametrize("name", ["03-queries/queries.jsonl", "08-training/model/config.json"])
 def test_a_damaged_stage_file_is_7(own_copy, command, name):
     config, run = own_copy
     path = run / name
@@ -251,12 +261,12 @@ def test_given_data_with_leaks(command, make_beir, tmp_path, tiny_model):
     result = command("run", "-c", config, "--json")
     assert result.code == 0, result.err
     run = tmp_path / "runs" / "first"
-    split = json.loads((run / "04-dataset" / "split.json").read_text("utf-8"))
+    split = json.loads((run / "05-dataset" / "split.json").read_text("utf-8"))
     assert (len(split["left_out"]), len(split["affected"])) == (4, 4)
     assert split["given"] is True
     clean, full = result.json["clean"], result.json["systems"]
     assert [system["name"] for system in clean] == [system["name"] for system in full]
-    assert manifests(run)["05-training"]["facts"]["plan"]["pairs"] == 56
+    assert manifests(run)["08-training"]["facts"]["plan"]["pairs"] == 56
     assert "4 of 36 test queries are flagged" in (run / "report.html").read_text("utf-8")
     # one pair on both sides: nothing of it can be trusted
     copied = make_beir(tmp_path / "copied", copy=True)
@@ -274,8 +284,8 @@ def test_a_base_that_cannot_read_the_text_is_not_trained(command, make_beir, tmp
     assert result.json["verdict"] != "ship"
     assert {"base", "bm25"} <= {system["name"] for system in result.json["systems"]}
     run = tmp_path / "runs" / "first"
-    assert not (run / "05-training" / "model").exists()
-    assert manifests(run)["05-training"]["facts"]["trained"] is False
+    assert not (run / "08-training" / "model").exists()
+    assert manifests(run)["08-training"]["facts"]["trained"] is False
     assert (run / "report.html").exists()
 
 
@@ -296,7 +306,7 @@ def test_of_several_bases_the_best_on_dev_is_trained(command, small_beir, tmp_pa
     on_dev = {line.split(":")[0].strip(): line for line in result.lines if "on dev" in line}
     assert set(on_dev) == {str(worse), str(tiny_model)}
     systems = {system["name"] for system in result.json["systems"]}
-    chosen = manifests(tmp_path / "runs" / "first")["05-training"]["facts"]["base"]
+    chosen = manifests(tmp_path / "runs" / "first")["08-training"]["facts"]["base"]
     other = ({str(worse), str(tiny_model)} - {chosen}).pop()
     assert other in systems  # shown, and decides nothing
     assert float(on_dev[chosen].split()[-3]) >= float(on_dev[other].split()[-3])

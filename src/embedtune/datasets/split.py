@@ -28,8 +28,11 @@ from embedtune.settings import Settings
 
 STAGE = "split"
 WANTED_TEST_GROUPS = 20
-MOST_TEST = 0.30  # share of the queries that test may be raised to
+MOST = {"test": 0.30, "dev": 0.15}  # share of the queries that a part may be raised to
 FEW_QUERIES = 30
+REAL_QUERIES = {"test": 100, "dev": 50}  # a part is raised for so many real queries
+ENOUGH_REAL = 50  # queries, in
+ENOUGH_REAL_GROUPS = 10  # groups: from here the real ones of a part are enough by themselves
 TYPICAL_SD = 0.35  # of nDCG@10 over queries, as seen on real sets
 NAMES = ("train", "dev", "test")
 
@@ -113,9 +116,15 @@ def split_queries(
     the parts by its share. Train queries whose passage overlaps or repeats one of dev or test
     (on the border of a block, or beside boilerplate) leave.
 
+    Further evidence of a query joins no groups: train queries that touch it leave instead.
+
     Sizes by default: test = max(10 %, min(100 queries, 30 %)), dev = max(10 %, min(50, 15 %)),
     the rest train. Test is raised, up to 30 %, until it holds 20 groups: the verdict's unit is
     the group, and under 20 of them it can say little.
+
+    Beside generated queries, real ones (origin ``user``) go to test and dev first: groups that
+    hold some are taken before others, the parts are raised for them (to 30 % and 15 %), and where
+    a part holds 50 real ones of 10 groups, its generated ones leave, so that real ones decide.
 
     Args:
         near_duplicates: Pairs of indices into ``chunks``.
@@ -142,13 +151,16 @@ def split_queries(
         else:
             judged[query.id] = relevant
     by_id = {query.id: query for query in queries if query.id in judged}
+    primary = {
+        query: _primary(by_id[query], relevant, index, twins) for query, relevant in judged.items()
+    }
     joins = [pair for pair in pairs if boilerplate.isdisjoint(pair)]
     named = isinstance(settings.test, NamedFiles)
     grouping = (
-        group_by("document", index, judged, by_id, joins)
+        group_by("document", index, primary, by_id, joins)
         if named
         else choose_grouping(
-            index, judged, by_id, joins, by=settings.by, allow_cut=settings.allow_cut
+            index, primary, by_id, joins, by=settings.by, allow_cut=settings.allow_cut
         )
     )
     for query_id in grouping.ambiguous:
@@ -170,6 +182,11 @@ def split_queries(
     dropped += [
         _drop(by_id[query], "border", "its passage overlaps, or repeats, one judged in dev or test")
         for query in sorted(border)
+    ]
+    parts, outdone = _real_alone(parts, by_id, grouping.of_query, notes)
+    dropped += [
+        _drop(by_id[query], "beside-real", "generated; the real queries of its part decide")
+        for query in outdone
     ]
     made = {
         name: {query.id: dict(qrels[query.id]) for query in queries if parts.get(query.id) == name}
@@ -215,6 +232,43 @@ def leaks(
     ]
 
 
+def _primary(
+    query: Query,
+    relevant: frozenset[str],
+    chunks: Mapping[str, Chunk],
+    twins: Mapping[str, frozenset[str]],
+) -> frozenset[str]:
+    """Of its relevant chunks those of the stretch it was written from, and their copies."""
+    if query.evidence is None or not query.more_evidence:
+        return relevant
+    own = {chunk for chunk in relevant if chunks[chunk].span.overlap(query.evidence)}
+    near = {other for chunk in own for other in twins.get(chunk, ())}
+    return frozenset((own | near) & relevant) or relevant
+
+
+def _real_alone(
+    parts: Mapping[str, str],
+    queries: Mapping[str, Query],
+    group_of: Mapping[str, str],
+    notes: list[str],
+) -> tuple[dict[str, str], list[str]]:
+    """Parts without the generated queries that real ones make needless, and those queries."""
+    outdone: list[str] = []
+    for name in ("test", "dev"):
+        members = [query for query, part in parts.items() if part == name]
+        real = [query for query in members if queries[query].origin == "user"]
+        groups = {group_of[query] for query in real}
+        others = [query for query in members if queries[query].origin != "user"]
+        if len(real) >= ENOUGH_REAL and len(groups) >= ENOUGH_REAL_GROUPS and others:
+            outdone += others
+            notes.append(
+                f"{name} is decided by its {len(real)} real queries; {len(others)} generated ones "
+                "about the same documents are left out"
+            )
+    left = set(outdone)
+    return {query: part for query, part in parts.items() if query not in left}, outdone
+
+
 def _assign(
     of_query: Mapping[str, str],
     queries: Mapping[str, Query],
@@ -230,23 +284,35 @@ def _assign(
     for group, own in members.items():
         spoken = Counter(queries[query].language for query in own)
         by_language[max(sorted(spoken), key=spoken.__getitem__)].append(group)
+    real = Counter(of_query[query] for query in of_query if queries[query].origin == "user")
+    mixed = 0 < real.total() < len(of_query)  # otherwise all groups are alike
     for groups in by_language.values():
-        groups.sort(key=lambda group: _draw(settings.seed, group))
+        groups.sort(key=lambda group: (mixed and not real[group], _draw(settings.seed, group)))
     sizes = {group: len(own) for group, own in members.items()}
     wanted = {
         name: _share(name, len(of_query), settings) for name in ("test", "dev") if name in names
     }
-    may_rise = "test" in wanted and settings.test is None
-    begin = wanted.get("test", 0.0)
+    begin = dict(wanted)
     parts = _fill(by_language, sizes, wanted)
-    while may_rise and wanted["test"] < MOST_TEST and _count(parts, "test") < WANTED_TEST_GROUPS:
-        wanted["test"] = min(MOST_TEST, wanted["test"] + 0.01)
-        parts = _fill(by_language, sizes, wanted)
-    if may_rise and wanted["test"] > begin:
-        notes.append(
-            f"test raised from {begin:.0%} to {wanted['test']:.0%} of the queries; it holds "
-            f"{_count(parts, 'test')} groups"
-        )
+
+    def lacks(name: str) -> bool:
+        if wanted[name] >= MOST[name] or getattr(settings, name) is not None:
+            return False
+        if name == "test" and _count(parts, name) < WANTED_TEST_GROUPS:
+            return True
+        held = sum(count for group, count in real.items() if parts[group] == name)
+        share = REAL_QUERIES[name] / sum(REAL_QUERIES.values())
+        return mixed and held < min(REAL_QUERIES[name], share * real.total())
+
+    for name in wanted:
+        while lacks(name):
+            wanted[name] = min(MOST[name], wanted[name] + 0.01)
+            parts = _fill(by_language, sizes, wanted)
+        if wanted[name] > begin[name]:
+            notes.append(
+                f"{name} raised from {begin[name]:.0%} to {wanted[name]:.0%} of the queries; it "
+                f"holds {_count(parts, name)} groups"
+            )
     return {query: parts[group] for query, group in of_query.items()}
 
 

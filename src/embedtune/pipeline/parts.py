@@ -149,7 +149,7 @@ def train_into(
     if settings.training.trainer:
         validate_trainer_fields(settings.training.trainer)
     given = load_given(data, settings.split, strict=strict)
-    note = unreadable(given.data, load_tokens(base), base)
+    note = unreadable(given.data.chunks, load_tokens(base), base)
     if note and not settings.training.allow_unknown_tokens:
         raise ConfigError(note)
     for line in given.notes:

@@ -52,8 +52,21 @@ def query_recipe(
     )
 
 
+def filter_recipe(
+    settings: RunSettings, chunks: str, queries: str, base: str, chat: RecordedChat | None
+) -> Recipe:
+    judged = settings.filters.judge and chat is not None
+    return Recipe(
+        "filter",
+        1,
+        {**plain(settings.filters), **(plain(settings.llm, "answers", *UNPAID) if judged else {})},
+        {"base": base, "chat": chat.name if judged else "none"},
+        {"chunks": chunks, "queries": queries},
+    )
+
+
 def split_recipe(settings: RunSettings, chunks: str, queries: str) -> Recipe:
-    return Recipe("split", 1, plain(settings.split), {}, {"chunks": chunks, "queries": queries})
+    return Recipe("split", 1, plain(settings.split), {}, {"chunks": chunks, "filtered": queries})
 
 
 def open_recorded_chat(settings: RunSettings, store: Store) -> RecordedChat | None:
@@ -62,7 +75,7 @@ def open_recorded_chat(settings: RunSettings, store: Store) -> RecordedChat | No
 
     queries, llm = settings.queries, settings.llm
     labels = queries.file is not None and (llm.model is not None or llm.provider == "scripted")
-    if queries.source != "llm" and not labels:
+    if queries.source != "llm" and not labels and not settings.filters.judge:
         return None
     return RecordedChat(open_chat(llm), store, llm)
 

@@ -14,6 +14,7 @@ from embedtune.pipeline.stored import (
     DATASET,
     DOCUMENTS,
     EVALUATION,
+    FILTERED,
     QUERIES,
     STAGES,
     TRAINING,
@@ -35,8 +36,8 @@ from embedtune.run import StageFolder
 
 PACKAGES = ("embedtune", "torch", "sentence-transformers", "transformers", "numpy")
 UNITS = {"document": "documents", "section": "sections", "block": "blocks"}
-STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", DATASET: "split",
-               TRAINING: "train", EVALUATION: "evaluate"}  # fmt: skip
+STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", FILTERED: "filter",
+               DATASET: "split", TRAINING: "train", EVALUATION: "evaluate"}  # fmt: skip
 
 
 def write_report(run: Path, command: str = "") -> Path:

@@ -21,18 +21,27 @@ from embedtune.pipeline.preflight import preflight
 from embedtune.pipeline.recipes import (
     chunk_recipe,
     files_digest,
+    filter_recipe,
     open_recorded_chat,
     plain,
     query_recipe,
     split_recipe,
 )
 from embedtune.pipeline.report import write_report
-from embedtune.pipeline.steps import chunk_step, given_step, query_step, read_step, split_step
+from embedtune.pipeline.steps import (
+    chunk_step,
+    filter_step,
+    given_step,
+    query_step,
+    read_step,
+    split_step,
+)
 from embedtune.pipeline.stored import (
     CHUNKS,
     DATASET,
     DOCUMENTS,
     EVALUATION,
+    FILTERED,
     QUERIES,
     STAGES,
     TRAINING,
@@ -51,8 +60,8 @@ log = logging.getLogger(__name__)
 
 SECTIONS = {  # of the configuration -> the first stage that depends on it
     "data": DATASET, "documents": DOCUMENTS, "chunks": CHUNKS, "llm": QUERIES,
-    "queries": QUERIES, "split": DATASET, "model": TRAINING, "training": TRAINING,
-    "evaluation": TRAINING,
+    "queries": QUERIES, "filters": FILTERED, "split": DATASET, "model": TRAINING,
+    "training": TRAINING, "evaluation": TRAINING,
 }  # fmt: skip
 
 
@@ -98,7 +107,8 @@ def run(
                 documents = stages.documents()
                 chunks = stages.chunks(documents)
                 queries = stages.queries(documents, chunks)
-                dataset = stages.dataset(chunks, queries)
+                filtered = stages.filtered(documents, chunks, queries)
+                dataset = stages.dataset(chunks, filtered)
             training = stages.training(dataset)
             evaluation = stages.evaluation(dataset, training)
         except ConfigError:  # refused: the run is still that of the earlier settings
@@ -217,6 +227,28 @@ class _Stages:
                 "llm.budget, or repeat the command with --yes"
             )
 
+    def filtered(
+        self, documents: StageFolder, chunks: StageFolder, queries: StageFolder
+    ) -> StageFolder:
+        from embedtune.embed.models import resolve_model
+        from embedtune.embed.tokens import load_tokens
+
+        base = self.settings.model.base[0]
+        chat = open_recorded_chat(self.settings, self.answers)
+        recipe = filter_recipe(
+            self.settings, chunks.digest, queries.digest, resolve_model(base).label, chat
+        )
+
+        def build(folder: Path) -> dict[str, Any]:
+            self.console.say("filtering queries")
+            step = filter_step(
+                documents.path, chunks.path, queries.path, folder, load_tokens(base),
+                lambda: self._embedder(local(base, base)), chat, self.settings, self.console,
+            )  # fmt: skip
+            return step.facts()
+
+        return self.directory.stage(FILTERED, recipe, build)
+
     def dataset(self, chunks: StageFolder, queries: StageFolder) -> StageFolder:
         recipe = split_recipe(self.settings, chunks.digest, queries.digest)
 
@@ -260,7 +292,7 @@ class _Stages:
         def build(folder: Path) -> dict[str, Any]:
             loaded = load_dataset(dataset.path)
             name = self._best_base(loaded)
-            note = unreadable(loaded.data, load_tokens(name), name)
+            note = unreadable(loaded.data.chunks, load_tokens(name), name)
             if note and not self.settings.training.allow_unknown_tokens:
                 self.console.say(note)
                 return {"base": name, "trained": False, "notes": [note]}

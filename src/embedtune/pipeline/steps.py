@@ -4,15 +4,16 @@ The same steps serve ``embedtune run`` and the commands that do one stage alone.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
+from embedtune.embed import Embedder
 from embedtune.embed.tokens import Tokens
 from embedtune.errors import NothingUsable
-from embedtune.files import write_jsonl
+from embedtune.files import write_json, write_jsonl
 from embedtune.llm.recorded import RecordedChat
 from embedtune.pipeline.console import Console, counts_line, reject_lines
 from embedtune.pipeline.stored import (
@@ -23,7 +24,9 @@ from embedtune.pipeline.stored import (
     save_dataset,
     save_rejects,
 )
+from embedtune.pipeline.tune import unreadable
 from embedtune.records import Counts, Reject, RetrievalSet, as_row
+from embedtune.retrieve import Retriever
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,57 @@ def query_step(
     )
     if not found:
         raise NothingUsable("no query is left to work with; see the messages above")
+    return step
+
+
+def filter_step(
+    documents: Path,
+    chunks: Path,
+    queries: Path,
+    folder: Path,
+    tokens: Tokens,
+    open_base: Callable[[], Embedder],
+    chat: RecordedChat | None,
+    settings: RunSettings,
+    console: Console,
+) -> Step:
+    """``queries.jsonl`` without what would teach or test the wrong thing."""
+    from embedtune.queries.filter import filter_queries
+    from embedtune.queries.gap import query_gap
+    from embedtune.retrieve.bm25 import BM25
+    from embedtune.retrieve.dense import DenseRetriever
+    from embedtune.retrieve.fusion import FusedRetriever
+    from embedtune.similar import near_duplicates
+
+    own = settings.filters
+    pieces, asked = load_chunks(chunks), load_queries(queries)
+    readable = not unreadable(pieces, tokens, tokens.name)
+    base = open_base() if readable and (own.duplicates is not None or own.round_trip) else None
+    retriever: Retriever = BM25(pieces)
+    if base is not None and (own.round_trip or own.judge):
+        retriever = FusedRetriever([retriever, DenseRetriever(base, pieces)])
+    made = filter_queries(
+        asked,
+        pieces,
+        load_documents(documents),
+        own,
+        alike=near_duplicates([chunk.embedded for chunk in pieces]),
+        embedder=base,
+        tokens=tokens,
+        retriever=retriever,
+        chat=chat if own.judge else None,
+        progress=console.progress("queries judged"),
+    )
+    write_jsonl(folder / "queries.jsonl", map(as_row, made.queries))
+    real = [query for query in made.queries if query.origin == "user"]
+    written = [query for query in made.queries if query.origin != "user"]
+    gap = query_gap(written, real, {chunk.id: chunk for chunk in pieces})
+    notes = (*made.notes, *(gap.lines() if gap else ()))
+    step = _leave(Step("filter", made.counts, made.rejects, notes), folder, console)
+    if gap is not None:
+        write_json(folder / "gap.json", gap.as_json())
+    if not made.queries:
+        raise NothingUsable("no query is left after the filters; see the messages above")
     return step
 
 

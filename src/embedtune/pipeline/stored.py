@@ -27,10 +27,11 @@ from embedtune.run import StageFolder, find_stage
 DOCUMENTS = "01-documents"
 CHUNKS = "02-chunks"
 QUERIES = "03-queries"
-DATASET = "04-dataset"
-TRAINING = "05-training"
-EVALUATION = "06-evaluation"
-STAGES = (DOCUMENTS, CHUNKS, QUERIES, DATASET, TRAINING, EVALUATION)
+FILTERED = "04-filtered"
+DATASET = "05-dataset"
+TRAINING = "08-training"
+EVALUATION = "09-evaluation"
+STAGES = (DOCUMENTS, CHUNKS, QUERIES, FILTERED, DATASET, TRAINING, EVALUATION)
 
 
 @dataclass(frozen=True, slots=True)

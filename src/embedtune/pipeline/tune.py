@@ -13,7 +13,7 @@ from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, System
 from embedtune.evaluation.forgetting import bundled_probe, forgetting
 from embedtune.files import write_json
 from embedtune.pipeline.console import Console
-from embedtune.records import Pair, RetrievalSet
+from embedtune.records import Chunk, Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
 from embedtune.results import SystemScores
 from embedtune.training.merge import (
@@ -55,9 +55,9 @@ class Tuned:
         }
 
 
-def unreadable(data: RetrievalSet, tokens: Tokens, name: str) -> str:
+def unreadable(chunks: Iterable[Chunk], tokens: Tokens, name: str) -> str:
     """Why training this base makes no sense; empty when its tokenizer knows the text."""
-    texts = [chunk.embedded for chunk in data.chunks]
+    texts = [chunk.embedded for chunk in chunks]
     share = sum(tokens.unknown(texts)) / max(1, sum(tokens.count(texts)))
     if share <= UNKNOWN_SHARE:
         return ""

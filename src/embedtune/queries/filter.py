@@ -1,0 +1,451 @@
+"""Generated queries that would teach or test the wrong thing, left out with a reason each.
+
+Real queries (origin ``user``) pass untouched: users ask what they ask. The rules go from free to
+paid: wording, copies, duplicates, the round trip through a retriever, a language model's opinion.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, NonNegativeInt
+
+from embedtune.embed import Embedder
+from embedtune.embed.tokens import Tokens
+from embedtune.files import visible
+from embedtune.language import HAN
+from embedtune.llm.recorded import RecordedChat, Usage
+from embedtune.queries.extractive import terms_of
+from embedtune.queries.generate import locate
+from embedtune.queries.judge import Opinion, ask_opinions
+from embedtune.records import (
+    Chunk,
+    Counts,
+    Document,
+    Progress,
+    Query,
+    Reject,
+    Span,
+    no_progress,
+)
+from embedtune.relevance import judge as relevant_chunks
+from embedtune.retrieve import Retriever
+from embedtune.settings import Settings
+from embedtune.similar import near_duplicates, normalise
+
+STAGE = "filter"
+WORD_RUN, HAN_RUN = 6, 10  # a long n-gram: words, Chinese characters
+RARE = 0.05  # share of the chunks; a term in fewer tells one fact from another
+READABLE = 0.20  # share of unknown tokens above which vectors of a text say nothing
+BLOCK = 2048  # queries compared at a time
+SAME_EVIDENCE = 90.0  # partial_ratio at which a passage holds a query's evidence too
+SHORTEST_EVIDENCE = 20  # characters; shorter evidence stands anywhere by chance
+DEPTH = 10  # hits in which other passages that answer are looked for
+POOL = 5  # passages the judge sees, the query's own among them
+WRITTEN = ("llm", "scripted")  # origins that the wording rules apply to
+
+CONTEXT = re.compile(
+    r"\b(?:according to|based on|in|from|of|by|does|do) (?:this|the|that|these) (?:above |given |"
+    r"following |provided )?(?:passage|text|excerpt|paragraph|snippet|context|extract)s?\b"
+    r"|\bthe (?:author|writer|speaker)s? (?:say|state|mention|describe|suggest|argue)"
+    r"|\b(?:mentioned|described|stated|listed|given|shown|discussed) (?:above|below|here|in the "
+    r"(?:passage|text|table|figure|excerpt))\b|\bthe above\b"
+    r"|\bthis (?:document|section|article|chapter|table|agreement|contract|policy|report|page)\b"
+    r"|本文|本条|本款|本节|本章|本段|本表|上述|前述|文中|该段|该文|此段|这段|上文|下文|前款|上表|下表"
+    r"|(?:根据|依据|按照)(?:这|该|此|本|以上|上面)(?:篇|段|份|个|条)?(?:文|段|内容|材料|资料|条|规定|文件|文档)",
+    re.IGNORECASE,
+)
+
+
+class FilterSettings(Settings):
+    """Which generated queries are left out. Real queries are never filtered."""
+
+    context: bool = Field(
+        True,
+        description="Leave out queries that need their passage at hand (this passage, 本条).",
+    )
+    copies: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        0.5,
+        description="Leave out queries of whose long n-grams (6 words, 10 Chinese characters) at "
+        "least this share stands in the passage; null keeps them.",
+    )
+    duplicates: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        0.9,
+        description="Cosine of two queries' vectors (above that of unrelated ones) from which they "
+        "are one, if they differ in no rare word and no number; null compares letters only.",
+    )
+    round_trip: NonNegativeInt = Field(
+        0,
+        description="A query's passage must be among so many that BM25 and the base model find "
+        "for it together; 0: not asked, since what it drops are mostly good questions in other "
+        "words than the passage's, the ones tuning is for.",
+    )
+    judge: bool = Field(
+        False,
+        description="Have the language model score each query from 0 to 10 and name all passages "
+        "that answer it: one more request a query.",
+    )
+    judge_min: Annotated[int, Field(ge=0, le=10)] = Field(
+        7, description="Score below which a judged query is left out."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Filtering:
+    """Queries kept, some with more evidence than before; and the account."""
+
+    queries: tuple[Query, ...]
+    rejects: tuple[Reject, ...]  # duplicates among them
+    counts: Counts
+    usage: Usage | None = None
+    notes: tuple[str, ...] = ()
+
+
+def filter_queries(
+    queries: Sequence[Query],
+    chunks: Sequence[Chunk],
+    documents: Iterable[Document],
+    settings: FilterSettings,
+    *,
+    alike: Sequence[tuple[int, int]] = (),
+    embedder: Embedder | None = None,
+    tokens: Tokens | None = None,
+    retriever: Retriever | None = None,
+    chat: RecordedChat | None = None,
+    progress: Progress = no_progress,
+) -> Filtering:
+    """Leave out what is no use as a training example or a test question.
+
+    Duplicates are told by normalised text, near-duplicate text (``similar``) and cosine; two that
+    differ in a number or a rare word of the corpus are different questions, and so are two about
+    different passages that have less than half of their words in common. The first one stays
+    (a real one before all) and takes over the other's evidence. Passages that are found before the
+    query's own and hold its evidence nearly word for word become relevant too; so do those the
+    judge names.
+
+    Args:
+        alike: Near-duplicate chunks, as index pairs.
+        embedder: Compares queries; without it only letters are compared.
+        tokens: The embedder's; texts of which it does not know over 20 % are not compared by it.
+        retriever: Finds the passages for round trip and judge; without it neither is done.
+        chat: The judge, when ``settings.judge``.
+
+    Raises:
+        ServiceError, Interrupted: See ``RecordedChat.ask_many``; the same call goes on.
+    """
+    by_id = {document.id: document for document in documents}
+    corpus = {chunk.id: chunk for chunk in chunks}
+    rejects: list[Reject] = []
+    notes: list[str] = []
+    kept = list(queries)
+
+    def drop(query: Query, code: str, message: str) -> None:
+        rejects.append(
+            Reject(
+                STAGE,
+                code,
+                message,
+                item=query.id,
+                excerpt=visible(query.text),
+                unusable=code == "not-judged",
+            )
+        )
+
+    kept = _without(kept, drop, _wording_fault(settings, corpus))
+    kept, merged = _without_duplicates(kept, drop, settings, chunks, embedder, tokens)
+    if merged:
+        notes.append(f"{merged} duplicates gave their evidence to the query that stayed")
+    if retriever is not None:
+        judged = relevant_chunks(kept, chunks, alike)
+        found = _search(kept, retriever, max(settings.round_trip, DEPTH))
+        if settings.round_trip:
+            kept = _without(kept, drop, _round_trip(settings.round_trip, judged, found))
+        kept, widened = _widened(kept, judged, found, corpus, by_id)
+        if widened:
+            notes.append(
+                f"{widened} queries have further passages that hold their evidence; they are "
+                "relevant too"
+            )
+        if settings.judge and chat is not None:
+            kept = _judged(kept, drop, settings, judged, found, corpus, by_id, chat, progress)
+            notes.append(f"judge: {chat.usage.line()}")
+    duplicates = sum(reject.code == "duplicate" for reject in rejects)
+    return Filtering(
+        tuple(kept),
+        tuple(rejects),
+        Counts(len(queries), len(kept), len(rejects) - duplicates, duplicates),
+        chat.usage if settings.judge and chat is not None else None,
+        tuple(notes),
+    )
+
+
+Drop = Callable[[Query, str, str], None]
+Fault = Callable[[Query], tuple[str, str] | None]
+
+
+def _without(queries: Iterable[Query], drop: Drop, fault_of: Fault) -> list[Query]:
+    kept = []
+    for query in queries:
+        fault = fault_of(query)
+        if fault is None:
+            kept.append(query)
+        else:
+            drop(query, *fault)
+    return kept
+
+
+# ---- wording
+
+
+def _wording_fault(settings: FilterSettings, corpus: dict[str, Chunk]) -> Fault:
+    def fault(query: Query) -> tuple[str, str] | None:
+        if query.origin not in WRITTEN:
+            return None
+        if settings.context and (found := CONTEXT.search(query.text)):
+            return "context", f"it needs its passage at hand: {visible(found[0], 40)!r}"
+        chunk = corpus.get(query.chunk)
+        if settings.copies is not None and chunk is not None:
+            share = copied_share(query.text, chunk.embedded)
+            if share >= settings.copies:
+                return "copied", f"{share:.0%} of its long n-grams are taken from the passage"
+        return None
+
+    return fault
+
+
+def copied_share(query: str, passage: str) -> float:
+    """Share of a query's long n-grams (6 words or 10 Chinese characters) that stand in the
+    passage; 0 for a query shorter than one."""
+    own, held = _long_grams(query), _long_grams(passage)
+    return len(own & held) / len(own) if own else 0.0
+
+
+def _long_grams(text: str) -> set[tuple[str, ...]]:
+    items = re.findall(rf"[{HAN}]|(?:(?![{HAN}])[^\W_])+", normalise(text))
+    han = [bool(re.match(f"[{HAN}]", item)) for item in items]
+    # a gram's length follows its first item; names in Latin letters inside Chinese count as one
+    return {
+        tuple(items[start : start + length])
+        for start in range(len(items))
+        if start + (length := HAN_RUN if han[start] else WORD_RUN) <= len(items)
+    }
+
+
+# ---- duplicates
+
+
+def _without_duplicates(
+    queries: Sequence[Query],
+    drop: Drop,
+    settings: FilterSettings,
+    chunks: Sequence[Chunk],
+    embedder: Embedder | None,
+    tokens: Tokens | None,
+) -> tuple[list[Query], int]:
+    """The first of each kind, real ones before all; and how many took over further evidence."""
+    order = sorted(range(len(queries)), key=lambda index: (queries[index].origin != "user", index))
+    ranked = [queries[index] for index in order]
+    texts = [query.text for query in ranked]
+    pairs = set(near_duplicates(texts))
+    if embedder is not None and settings.duplicates is not None:
+        readable = _readable(texts, tokens)
+        vectors = embedder.embed([texts[index] for index in readable], "query")
+        pairs |= {
+            (readable[one], readable[other]) for one, other in _close(vectors, settings.duplicates)
+        }
+    frequent = _frequencies(chunks)
+    terms = [frozenset(terms_of(text)) for text in texts]
+    stands_for: dict[int, int] = {}
+    for one, other in sorted(pairs):
+        first = stands_for.get(one, one)
+        if other in stands_for or ranked[other].origin == "user":
+            continue
+        if _same_question(terms[first], terms[other], frequent) and (
+            ranked[first].chunk == ranked[other].chunk
+            or 2 * len(terms[first] & terms[other]) >= len(terms[first] | terms[other])
+        ):
+            stands_for[other] = first
+    taken = {index: list(ranked[index].more_evidence) for index in set(stands_for.values())}
+    for other, first in sorted(stands_for.items()):
+        drop(ranked[other], "duplicate", f"asks the same as {visible(ranked[first].text)!r}")
+        for span in ranked[other].spans:
+            known = (*ranked[first].spans, *taken[first])
+            if not any(span.overlap(own) for own in known):
+                taken[first].append(span)
+    kept, merged = {}, 0
+    for index, query in enumerate(ranked):
+        if index not in stands_for:
+            more = tuple(taken.get(index, query.more_evidence))
+            merged += more != query.more_evidence
+            kept[order[index]] = replace(query, more_evidence=more)
+    return [kept[index] for index in sorted(kept)], merged
+
+
+def _readable(texts: Sequence[str], tokens: Tokens | None) -> list[int]:
+    if tokens is None:
+        return list(range(len(texts)))
+    counts, unknown = tokens.count(texts), tokens.unknown(texts)
+    return [index for index in range(len(texts)) if unknown[index] <= READABLE * counts[index]]
+
+
+def _close(vectors: np.ndarray, share: float) -> Iterable[tuple[int, int]]:
+    """Index pairs (i < j) of rows with a cosine of at least m + share * (1 - m).
+
+    m is the mean cosine of all rows to each other, if positive: models whose vectors all lie in a
+    narrow cone call everything alike.
+    """
+    rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    count = len(rows)
+    if count < 2:
+        return
+    total = np.sum(np.sum(rows, axis=0, dtype=np.float64) ** 2)
+    mean = max(0.0, (total - count) / (count * (count - 1)))
+    threshold = mean + share * (1 - mean)
+    for start in range(0, count, BLOCK):
+        scores = rows[start : start + BLOCK] @ rows[start:].T
+        for one, other in zip(*np.nonzero(scores >= threshold), strict=True):
+            if one < other:
+                yield start + int(one), start + int(other)
+
+
+def _frequencies(chunks: Sequence[Chunk]) -> dict[str, float]:
+    """Share of the chunks that hold a term."""
+    counts: dict[str, int] = {}
+    for chunk in chunks:
+        for term in set(terms_of(chunk.embedded)):
+            counts[term] = counts.get(term, 0) + 1
+    return {term: count / len(chunks) for term, count in counts.items()}
+
+
+def _same_question(one: frozenset[str], other: frozenset[str], frequent: dict[str, float]) -> bool:
+    """Whether no number, and no word that is rare in the corpus, stands in one of them only."""
+    return not any(
+        any(sign.isdigit() for sign in term) or 0 < frequent.get(term, 0.0) < RARE
+        for term in one ^ other
+    )
+
+
+# ---- round trip
+
+
+def _search(queries: Sequence[Query], retriever: Retriever, k: int) -> dict[str, list[str]]:
+    """Query id -> ids of the chunks found, best first."""
+    found = retriever.search([query.text for query in queries], k)
+    return {
+        query.id: [hit.chunk for hit in hits] for query, hits in zip(queries, found, strict=True)
+    }
+
+
+def _round_trip(k: int, judged: dict[str, dict[str, int]], found: dict[str, list[str]]) -> Fault:
+    def fault(query: Query) -> tuple[str, str] | None:
+        own = judged.get(query.id, {})
+        if query.origin == "user" or not own or not own.keys().isdisjoint(found[query.id][:k]):
+            return None
+        return "round-trip", f"its passage is not among the {k} best found for it"
+
+    return fault
+
+
+def _widened(
+    queries: Sequence[Query],
+    judged: dict[str, dict[str, int]],
+    found: dict[str, list[str]],
+    corpus: dict[str, Chunk],
+    documents: dict[str, Document],
+) -> tuple[list[Query], int]:
+    """Queries with the passages that were found before their own and answer equally well."""
+    kept, widened = [], 0
+    for query in queries:
+        own = judged.get(query.id, {})
+        hits = found[query.id][:DEPTH]
+        first = next((rank for rank, chunk in enumerate(hits) if chunk in own), len(hits))
+        more = _holding(query, [corpus[chunk] for chunk in hits[:first]], documents)
+        widened += bool(more)
+        kept.append(replace(query, more_evidence=(*query.more_evidence, *more)))
+    return kept, widened
+
+
+def _holding(
+    query: Query, chunks: Sequence[Chunk], documents: dict[str, Document]
+) -> tuple[Span, ...]:
+    """Where else the query's evidence stands, nearly word for word and with the same numbers."""
+    from rapidfuzz import fuzz
+
+    if not chunks or query.evidence is None or query.evidence.document not in documents:
+        return ()
+    if "not-grounded" in query.flags:
+        return ()
+    text = documents[query.evidence.document].text[query.evidence.start : query.evidence.end]
+    if len(text) < SHORTEST_EVIDENCE:
+        return ()
+    numbers = set(re.findall(r"\d+", text))
+    spans = []
+    for chunk in chunks:
+        place = fuzz.partial_ratio_alignment(text, chunk.text, score_cutoff=SAME_EVIDENCE)
+        if place is None or len(chunk.text) < len(text):
+            continue
+        held = chunk.text[place.dest_start : place.dest_end]
+        span = Span(chunk.document, chunk.start + place.dest_start, chunk.start + place.dest_end)
+        known = (*query.spans, *spans)
+        if numbers <= set(re.findall(r"\d+", held)) and not any(map(span.overlap, known)):
+            spans.append(span)
+    return tuple(spans)
+
+
+# ---- judge
+
+
+def _judged(
+    queries: Sequence[Query],
+    drop: Drop,
+    settings: FilterSettings,
+    judged: dict[str, dict[str, int]],
+    found: dict[str, list[str]],
+    corpus: dict[str, Chunk],
+    documents: dict[str, Document],
+    chat: RecordedChat,
+    progress: Progress,
+) -> list[Query]:
+    asked = [query for query in queries if query.origin != "user" and query.chunk in corpus]
+    pools = [_pool(query, found[query.id], corpus) for query in asked]
+    opinions = ask_opinions(asked, pools, chat, progress)
+    by_id = dict(zip((query.id for query in asked), zip(pools, opinions, strict=True), strict=True))
+    kept = []
+    for query in queries:
+        if query.id not in by_id:
+            kept.append(query)
+            continue
+        pool, opinion = by_id[query.id]
+        own = judged.get(query.id, {}).keys() | {query.chunk}
+        if fault := _opinion_fault(opinion, settings, pool, own):
+            drop(query, *fault)
+            continue
+        more = list(query.more_evidence)
+        for place, evidence in opinion.answers:
+            chunk = pool[place]
+            span = locate(evidence, chunk, documents.get(chunk.document)) or chunk.span
+            if chunk.id not in own and not any(map(span.overlap, (*query.spans, *more))):
+                more.append(span)
+        kept.append(replace(query, more_evidence=tuple(more)))
+    return kept
+
+
+def _pool(query: Query, found: Sequence[str], corpus: dict[str, Chunk]) -> list[Chunk]:
+    """The query's own chunk and those found first, in an order that tells nothing."""
+    others = [chunk for chunk in found if chunk != query.chunk][: POOL - 1]
+    return [corpus[chunk] for chunk in sorted([query.chunk, *others])]
+
+
+def _opinion_fault(
+    opinion: Opinion, settings: FilterSettings, pool: Sequence[Chunk], own: Iterable[str]
+) -> tuple[str, str] | None:
+    if opinion.code:
+        return "not-judged", f"the judge gave no usable answer ({opinion.code}: {opinion.message})"
+    if opinion.score < settings.judge_min:
+        why = visible(opinion.reason)
+        return "judge", f"scored {opinion.score} of 10, kept from {settings.judge_min}: {why}"
+    if pool and not any(pool[place].id in own for place, _ in opinion.answers):
+        return "judge", "the judge does not find its answer in its own passage"
+    return None
