@@ -19,6 +19,7 @@ from embedtune.datasets.split import SplitSettings
 from embedtune.decode import Undecodable, decode
 from embedtune.documents import DocumentSettings
 from embedtune.documents.chunk import ChunkSettings
+from embedtune.documents.cleaning import CleaningSettings
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import EvaluationSettings
 from embedtune.files import visible
@@ -67,6 +68,9 @@ class RunSettings(Settings):
         None, description="A BEIR folder with queries and judgements, instead of documents."
     )
     documents: DocumentSettings = Field(DocumentSettings(), description="What is read.")
+    cleaning: CleaningSettings = Field(
+        CleaningSettings(), description="Which parts of the documents are kept."
+    )
     chunks: ChunkSettings = Field(ChunkSettings(), description="How documents are cut.")
     llm: LLMSettings = Field(LLMSettings(), description="The language model that writes queries.")
     queries: QuerySettings = Field(QuerySettings(), description="Where queries come from.")

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from embedtune.pipeline.preflight import (
 )
 from embedtune.pipeline.recipes import (
     chunk_recipe,
-    files_digest,
     open_recorded_chat,
     plain,
     query_recipe,
+    read_recipe,
     split_recipe,
 )
 from embedtune.pipeline.steps import Step, chunk_step, query_step, read_step, split_step
@@ -51,10 +52,12 @@ def read_into(paths: Sequence[Path], out: Path, settings: RunSettings, console: 
     for path in paths:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise ConfigError(f"--out {out} is inside {path}: choose a folder outside the input")
-    recipe = Recipe(
-        "read", 1, plain(settings.documents, "paths"), inputs={"files": files_digest(paths)}
-    )
-    return _part("read", out, recipe, lambda folder: read_step(paths, folder, settings, console))
+    with _answers(out, settings.cleaning.ask is not None) as store:
+        chat = open_recorded_chat(settings, store) if store else None
+        recipe = read_recipe(settings, paths, chat)
+        return _part(
+            "read", out, recipe, lambda folder: read_step(paths, folder, chat, settings, console)
+        )
 
 
 def chunk_into(documents: Path, out: Path, settings: RunSettings, console: Console) -> Part:
@@ -324,6 +327,11 @@ def _part(name: str, out: Path, recipe: Recipe, build: Any) -> Part:
     return Part(
         out, Counts(**done.facts["counts"][name]), load_rejects(out), tuple(done.facts["notes"])
     )
+
+
+def _answers(out: Path, needed: bool) -> AbstractContextManager[Store | None]:
+    """The store of answers beside ``out``, where a language model is asked at all."""
+    return Store(out.parent / "answers.sqlite") if needed else nullcontext()
 
 
 def _left_by(command: str, folder: Path, file: str) -> StageFolder:

@@ -30,16 +30,18 @@ def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
             "requests": 0,
         }
     from embedtune.documents import chunk_documents, read_documents
+    from embedtune.documents.cleaning import clean_documents
     from embedtune.embed.tokens import load_tokens
 
     paths = [Path(path) for path in settings.documents.paths]
     reading = read_documents(paths, settings.documents, console.progress("files"))
     if not reading.documents:
         raise NothingUsable("no document could be read")
+    documents = clean_documents(reading.documents, settings.cleaning).documents
     tokens = load_tokens(settings.model.base[0])
-    chunks = chunk_documents(reading.documents, tokens, settings.chunks).chunks
+    chunks = chunk_documents(documents, tokens, settings.chunks).chunks
     found: dict[str, Any] = {
-        "documents": len(reading.documents),
+        "documents": len(documents),
         "rejected files": len(reading.rejects),
         "chunks": len(chunks),
         "chunk tokens": sum(chunk.tokens for chunk in chunks),

@@ -26,6 +26,21 @@ UNPAID = (
 )
 
 
+def read_recipe(settings: RunSettings, paths: Sequence[Path], chat: RecordedChat | None) -> Recipe:
+    asked = settings.cleaning.ask is not None and chat is not None
+    return Recipe(
+        "read",
+        2,
+        {
+            **plain(settings.documents, "paths"),
+            "cleaning": plain(settings.cleaning),
+            **(plain(settings.llm, "answers", *UNPAID) if asked else {}),
+        },
+        {"chat": chat.name if asked else "none"},
+        {"files": files_digest(paths)},
+    )
+
+
 def chunk_recipe(settings: RunSettings, documents: str, tokenizer: str) -> Recipe:
     return Recipe(
         "chunk", 1, plain(settings.chunks), {"tokenizer": tokenizer}, {"documents": documents}
@@ -75,7 +90,8 @@ def open_recorded_chat(settings: RunSettings, store: Store) -> RecordedChat | No
 
     queries, llm = settings.queries, settings.llm
     labels = queries.file is not None and (llm.model is not None or llm.provider == "scripted")
-    if queries.source != "llm" and not labels and not settings.filters.judge:
+    judges = settings.filters.judge or settings.cleaning.ask is not None
+    if queries.source != "llm" and not labels and not judges:
         return None
     return RecordedChat(open_chat(llm), store, llm)
 

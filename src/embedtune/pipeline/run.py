@@ -25,6 +25,7 @@ from embedtune.pipeline.recipes import (
     open_recorded_chat,
     plain,
     query_recipe,
+    read_recipe,
     split_recipe,
 )
 from embedtune.pipeline.report import write_report
@@ -59,9 +60,9 @@ from embedtune.store import Store
 log = logging.getLogger(__name__)
 
 SECTIONS = {  # of the configuration -> the first stage that depends on it
-    "data": DATASET, "documents": DOCUMENTS, "chunks": CHUNKS, "llm": QUERIES,
-    "queries": QUERIES, "filters": FILTERED, "split": DATASET, "model": TRAINING,
-    "training": TRAINING, "evaluation": TRAINING,
+    "data": DATASET, "documents": DOCUMENTS, "cleaning": DOCUMENTS, "chunks": CHUNKS,
+    "llm": QUERIES, "queries": QUERIES, "filters": FILTERED, "split": DATASET,
+    "model": TRAINING, "training": TRAINING, "evaluation": TRAINING,
 }  # fmt: skip
 
 
@@ -179,13 +180,13 @@ class _Stages:
         self.vectors.close()
 
     def documents(self) -> StageFolder:
-        settings = self.settings.documents
-        paths = [Path(path) for path in settings.paths]
-        recipe = Recipe("read", 1, plain(settings, "paths"), inputs={"files": files_digest(paths)})
+        paths = [Path(path) for path in self.settings.documents.paths]
+        chat = open_recorded_chat(self.settings, self.answers)
+        recipe = read_recipe(self.settings, paths, chat)
 
         def build(folder: Path) -> dict[str, Any]:
             self.console.say("reading documents")
-            return read_step(paths, folder, self.settings, self.console).facts()
+            return read_step(paths, folder, chat, self.settings, self.console).facts()
 
         return self.directory.stage(DOCUMENTS, recipe, build)
 

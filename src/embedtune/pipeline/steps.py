@@ -42,17 +42,36 @@ class Step:
         return {"counts": {self.name: asdict(self.counts)}, "notes": list(self.notes)}
 
 
-def read_step(paths: Sequence[Path], folder: Path, settings: RunSettings, console: Console) -> Step:
-    """Files to ``documents.jsonl``."""
+def read_step(
+    paths: Sequence[Path],
+    folder: Path,
+    chat: RecordedChat | None,
+    settings: RunSettings,
+    console: Console,
+) -> Step:
+    """Files to ``documents.jsonl``, without what the cleaning rules leave out."""
     from embedtune.documents import read_documents
+    from embedtune.documents.cleaning import clean_documents
 
     own = settings.documents
     password = os.environ.get(own.password_env) if own.password_env else None
     reading = read_documents(paths, own, console.progress("files"), password=password)
-    write_jsonl(folder / "documents.jsonl", map(as_row, reading.documents))
-    rejects = (*reading.rejects, *reading.duplicates)
-    step = _leave(Step("read", reading.counts, rejects, reading.notes), folder, console)
-    if not reading.documents:
+    made = clean_documents(
+        reading.documents, settings.cleaning, chat, console.progress("documents looked through")
+    )
+    write_jsonl(folder / "documents.jsonl", map(as_row, made.documents))
+    if made.repeated:
+        write_json(folder / "cleaning.json", [asdict(rule) for rule in made.repeated])
+    lost, copies = made.counts.rejected, made.counts.duplicates
+    counts = Counts(
+        reading.counts.total,
+        made.counts.accepted,
+        reading.counts.rejected + lost,
+        reading.counts.duplicates + copies,
+    )
+    rejects = (*reading.rejects, *reading.duplicates, *made.rejects)
+    step = _leave(Step("read", counts, rejects, (*reading.notes, *made.notes)), folder, console)
+    if not made.documents:
         raise NothingUsable("no document could be read; see the messages above")
     return step
 
