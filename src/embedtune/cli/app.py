@@ -14,7 +14,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (runs.demo, runs.init, runs.run, runs.status, runs.report):
+for command in (runs.demo, runs.init, runs.run, runs.status, runs.report, runs.review):
     app.command()(command)
 for command in (data.read, data.chunk, data.generate, data.split):
     app.command()(command)

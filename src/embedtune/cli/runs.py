@@ -187,6 +187,50 @@ def report(
     emit(read_json(run / "report.json"), as_json=json, text=lambda: str(path))
 
 
+def review(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    decisions: Annotated[
+        Path | None,
+        typer.Option("--decisions", help="JSONL saved by the page, or the CSV filled in."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Queries on the page.")] = 1000,
+    json: Json = False,
+) -> int:
+    """A page (and a CSV) to keep, edit or reject queries, and to mark further answers.
+
+    Decisions are kept beside the run; the next `embedtune run` honours them.
+
+    Example: embedtune review runs/run && embedtune review runs/run --decisions decisions.jsonl
+    """
+    from embedtune.pipeline.review import take_decisions, write_review
+
+    _check_run(run)
+    rejects = []
+    if decisions is not None:
+        _, rejects = take_decisions(run, decisions)
+        Console().error(
+            f"{reject.file}:{reject.line}: {reject.field}: {reject.message}" for reject in rejects
+        )
+    found = write_review(run, limit)
+    result = {
+        "page": str(found.page),
+        "table": str(found.table),
+        "queries": found.queries,
+        "total": found.total,
+        "decided": found.decided,
+        "rejected": len(rejects),
+    }
+    emit(
+        result,
+        as_json=json,
+        text=lambda: (
+            f"{found.page} and {found.table.name}: {found.queries} of {found.total} queries, "
+            f"{found.decided} decided"
+        ),
+    )
+    return 4 if rejects else 0
+
+
 def _check_run(run: Path) -> None:
     if not run.is_dir():
         raise ConfigError(f"{run}: no such run directory")

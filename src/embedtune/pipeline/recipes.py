@@ -68,7 +68,12 @@ def query_recipe(
 
 
 def filter_recipe(
-    settings: RunSettings, chunks: str, queries: str, base: str, chat: RecordedChat | None
+    settings: RunSettings,
+    chunks: str,
+    queries: str,
+    base: str,
+    chat: RecordedChat | None,
+    decisions: Path,
 ) -> Recipe:
     judged = settings.filters.judge and chat is not None
     return Recipe(
@@ -76,7 +81,11 @@ def filter_recipe(
         1,
         {**plain(settings.filters), **(plain(settings.llm, "answers", *UNPAID) if judged else {})},
         {"base": base, "chat": chat.name if judged else "none"},
-        {"chunks": chunks, "queries": queries},
+        {
+            "chunks": chunks,
+            "queries": queries,
+            "decisions": sha256_of(decisions) if decisions.is_file() else "",
+        },
     )
 
 

@@ -29,6 +29,7 @@ from embedtune.pipeline.recipes import (
     split_recipe,
 )
 from embedtune.pipeline.report import write_report
+from embedtune.pipeline.review import DECISIONS
 from embedtune.pipeline.steps import (
     chunk_step,
     filter_step,
@@ -236,15 +237,18 @@ class _Stages:
 
         base = self.settings.model.base[0]
         chat = open_recorded_chat(self.settings, self.answers)
+        decisions = self.settings.run / DECISIONS
         recipe = filter_recipe(
-            self.settings, chunks.digest, queries.digest, resolve_model(base).label, chat
-        )
+            self.settings, chunks.digest, queries.digest, resolve_model(base).label, chat,
+            decisions,
+        )  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
             self.console.say("filtering queries")
             step = filter_step(
                 documents.path, chunks.path, queries.path, folder, load_tokens(base),
-                lambda: self._embedder(local(base, base)), chat, self.settings, self.console,
+                lambda: self._embedder(local(base, base)), chat, decisions, self.settings,
+                self.console,
             )  # fmt: skip
             return step.facts()
 

@@ -5,14 +5,14 @@ The same steps serve ``embedtune run`` and the commands that do one stage alone.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
 from embedtune.embed import Embedder
 from embedtune.embed.tokens import Tokens
-from embedtune.errors import NothingUsable
+from embedtune.errors import IntegrityError, NothingUsable
 from embedtune.files import write_json, write_jsonl
 from embedtune.llm.recorded import RecordedChat
 from embedtune.pipeline.console import Console, counts_line, reject_lines
@@ -25,7 +25,8 @@ from embedtune.pipeline.stored import (
     save_rejects,
 )
 from embedtune.pipeline.tune import unreadable
-from embedtune.records import Counts, Reject, RetrievalSet, as_row
+from embedtune.queries.review import Reviewed
+from embedtune.records import Chunk, Counts, Query, Reject, RetrievalSet, as_row
 from embedtune.retrieve import Retriever
 
 
@@ -138,10 +139,11 @@ def filter_step(
     tokens: Tokens,
     open_base: Callable[[], Embedder],
     chat: RecordedChat | None,
+    decisions: Path,
     settings: RunSettings,
     console: Console,
 ) -> Step:
-    """``queries.jsonl`` without what would teach or test the wrong thing."""
+    """``queries.jsonl`` as reviewed, without what would teach or test the wrong thing."""
     from embedtune.queries.filter import filter_queries
     from embedtune.queries.gap import query_gap
     from embedtune.retrieve.bm25 import BM25
@@ -151,13 +153,14 @@ def filter_step(
 
     own = settings.filters
     pieces, asked = load_chunks(chunks), load_queries(queries)
+    reviewed = _reviewed(asked, decisions, pieces)
     readable = not unreadable(pieces, tokens, tokens.name)
     base = open_base() if readable and (own.duplicates is not None or own.round_trip) else None
     retriever: Retriever = BM25(pieces)
     if base is not None and (own.round_trip or own.judge):
         retriever = FusedRetriever([retriever, DenseRetriever(base, pieces)])
     made = filter_queries(
-        asked,
+        reviewed.queries,
         pieces,
         load_documents(documents),
         own,
@@ -173,12 +176,36 @@ def filter_step(
     written = [query for query in made.queries if query.origin != "user"]
     gap = query_gap(written, real, {chunk.id: chunk for chunk in pieces})
     notes = (*made.notes, *(gap.lines() if gap else ()))
-    step = _leave(Step("filter", made.counts, made.rejects, notes), folder, console)
+    if reviewed.applied or reviewed.unknown:
+        notes = (f"{reviewed.applied} decisions of the review applied", *notes)
+    if reviewed.unknown:
+        notes = (*notes, f"{reviewed.unknown} decisions are about queries that are not there now")
+    copies = sum(reject.code == "duplicate" for reject in reviewed.rejects)
+    counts = replace(
+        made.counts,
+        total=len(asked),
+        rejected=made.counts.rejected + len(reviewed.rejects) - copies,
+        duplicates=made.counts.duplicates + copies,
+    )
+    rejects = (*reviewed.rejects, *made.rejects)
+    step = _leave(Step("filter", counts, rejects, notes), folder, console)
     if gap is not None:
         write_json(folder / "gap.json", gap.as_json())
     if not made.queries:
         raise NothingUsable("no query is left after the filters; see the messages above")
     return step
+
+
+def _reviewed(queries: Sequence[Query], decisions: Path, chunks: Sequence[Chunk]) -> Reviewed:
+    from embedtune.queries.review import apply_decisions, read_decisions
+
+    if not decisions.is_file():
+        return apply_decisions(queries, ())
+    made, faults = read_decisions(decisions, {chunk.id: chunk for chunk in chunks})
+    if faults:
+        first = faults[0]
+        raise IntegrityError(f"{first.file}:{first.line}: {first.field}: {first.message}")
+    return apply_decisions(queries, made)
 
 
 def split_step(

@@ -1,6 +1,7 @@
 """Generated queries that would teach or test the wrong thing, left out with a reason each.
 
-Real queries (origin ``user``) pass untouched: users ask what they ask. The rules go from free to
+Real queries (origin ``user``) and reviewed ones pass untouched: users ask what they ask, and
+people outrank rules. The rules go from free to
 paid: wording, copies, duplicates, the round trip through a retriever, a language model's opinion.
 """
 
@@ -20,6 +21,7 @@ from embedtune.llm.recorded import RecordedChat, Usage
 from embedtune.queries.extractive import terms_of
 from embedtune.queries.generate import locate
 from embedtune.queries.judge import Opinion, ask_opinions
+from embedtune.queries.review import REVIEWED
 from embedtune.records import (
     Chunk,
     Counts,
@@ -185,6 +187,11 @@ Drop = Callable[[Query, str, str], None]
 Fault = Callable[[Query], tuple[str, str] | None]
 
 
+def _settled(query: Query) -> bool:
+    """Whether no rule may leave it out."""
+    return query.origin == "user" or REVIEWED in query.flags
+
+
 def _without(queries: Iterable[Query], drop: Drop, fault_of: Fault) -> list[Query]:
     kept = []
     for query in queries:
@@ -201,7 +208,7 @@ def _without(queries: Iterable[Query], drop: Drop, fault_of: Fault) -> list[Quer
 
 def _wording_fault(settings: FilterSettings, corpus: dict[str, Chunk]) -> Fault:
     def fault(query: Query) -> tuple[str, str] | None:
-        if query.origin not in WRITTEN:
+        if query.origin not in WRITTEN or _settled(query):
             return None
         if settings.context and (found := CONTEXT.search(query.text)):
             return "context", f"it needs its passage at hand: {visible(found[0], 40)!r}"
@@ -245,7 +252,7 @@ def _without_duplicates(
     tokens: Tokens | None,
 ) -> tuple[list[Query], int]:
     """The first of each kind, real ones before all; and how many took over further evidence."""
-    order = sorted(range(len(queries)), key=lambda index: (queries[index].origin != "user", index))
+    order = sorted(range(len(queries)), key=lambda index: (not _settled(queries[index]), index))
     ranked = [queries[index] for index in order]
     texts = [query.text for query in ranked]
     pairs = set(near_duplicates(texts))
@@ -260,7 +267,7 @@ def _without_duplicates(
     stands_for: dict[int, int] = {}
     for one, other in sorted(pairs):
         first = stands_for.get(one, one)
-        if other in stands_for or ranked[other].origin == "user":
+        if other in stands_for or _settled(ranked[other]):
             continue
         if _same_question(terms[first], terms[other], frequent) and (
             ranked[first].chunk == ranked[other].chunk
@@ -341,7 +348,7 @@ def _search(queries: Sequence[Query], retriever: Retriever, k: int) -> dict[str,
 def _round_trip(k: int, judged: dict[str, dict[str, int]], found: dict[str, list[str]]) -> Fault:
     def fault(query: Query) -> tuple[str, str] | None:
         own = judged.get(query.id, {})
-        if query.origin == "user" or not own or not own.keys().isdisjoint(found[query.id][:k]):
+        if _settled(query) or not own or not own.keys().isdisjoint(found[query.id][:k]):
             return None
         return "round-trip", f"its passage is not among the {k} best found for it"
 
@@ -408,7 +415,7 @@ def _judged(
     chat: RecordedChat,
     progress: Progress,
 ) -> list[Query]:
-    asked = [query for query in queries if query.origin != "user" and query.chunk in corpus]
+    asked = [query for query in queries if not _settled(query) and query.chunk in corpus]
     pools = [_pool(query, found[query.id], corpus) for query in asked]
     opinions = ask_opinions(asked, pools, chat, progress)
     by_id = dict(zip((query.id for query in asked), zip(pools, opinions, strict=True), strict=True))
