@@ -6,7 +6,8 @@
 It reads the passage from embedtune's prompt and asks about its weightiest sentences, in English
 or Chinese, so that the whole way from documents to verdict runs over real HTTP without a model.
 Embeddings are hashed character 3-grams. Faults hit a request by a hash of its passage, on its
-first try only (``--stubborn``: always). Standard library only; tests use `StubServer`.
+first try only (``--stubborn``: always). Batches are worked through when they are looked at, their
+answers come in another order. Standard library only; tests use `StubServer`.
 """
 
 import argparse
@@ -22,10 +23,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.parser import BytesParser
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 DIMENSION = 256
 FAULTS = (
@@ -33,6 +36,8 @@ FAULTS = (
     "no-choices", "no-content", "cut-body", "trickle", "refusal", "filtered", "length",
     "too-many", "too-few", "no-schema", "surrogate", "fenced", "bad-usage",
 )  # fmt: skip
+
+USELESS = ("no-choices", "no-content", "trickle")  # billed, and yet to be asked for again
 
 
 # ---- answering by rule
@@ -188,6 +193,7 @@ class Behaviour:
     latency: float = 0.0  # seconds
     jitter: float = 0.0  # seconds at most, by a hash of the request
     places: int = 1024  # requests served at a time; the others queue
+    reject: bool = False  # those above the places are refused with 429 instead
     faults: float = 0.0  # share of requests
     kinds: tuple[str, ...] = FAULTS
     stubborn: bool = False  # a chosen request fails on every try, not only the first
@@ -198,6 +204,11 @@ class Behaviour:
     window: int = 1_000_000  # characters of a prompt; longer ones are refused with 400
     answer: Callable[[dict[str, Any]], str] | None = None  # instead of the rule
     trickle: float = 1.0  # seconds between two bytes
+    batch_seconds: float = 0.0  # from making a batch to its end
+    batch_ends: tuple[str, ...] = ("completed",)  # of the first, the second, … and all others
+    batch_errors: tuple[dict[str, Any], ...] = ()  # of a batch that failed
+    batch_most: int = 50_000  # requests of batches in progress; more fail; 0: no Batch API at all
+    batch_lost: int = 0  # so many batches are made without an answer that says so
 
 
 @dataclass
@@ -210,8 +221,11 @@ class StubServer:
 
     def __post_init__(self) -> None:
         self.requests: list[tuple[float, dict[str, Any]]] = []  # (monotonic seconds, body)
-        self.billed: list[str] = []  # hash of each request whose answer went out whole
+        self.billed: list[str] = []  # hash of each request whose answer went out
+        self.served: list[str] = []  # of those, the ones whose answer had all that one has
         self.sent: Counter[str] = Counter()  # what went out: "answer" or the fault's name
+        self.files: dict[str, bytes] = {}
+        self.batches: list[dict[str, Any]] = []  # oldest first
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._places = threading.Semaphore(self.behaviour.places)
@@ -250,79 +264,30 @@ class StubServer:
             return ""
         return behaviour.kinds[number_of(request, "which") % len(behaviour.kinds)]
 
-    def bill(self, request: str) -> None:
-        with self._lock:
-            self.billed.append(request)
-            if self.log is not None:
-                with self.log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"request": request}) + "\n")
+    def reply(self, body: dict[str, Any]) -> tuple[int, Any, str]:
+        """(status, body, fault) of a request for a chat answer; it is billed if answered.
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 512
-    block_on_close = False
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    stub: StubServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1  # an answer leaves in one piece
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-    def do_GET(self) -> None:
-        if self.path.rstrip("/").endswith("/models"):
-            self._json(200, {"object": "list", "data": [{"id": "stub", "object": "model"}]})
-        else:
-            self._error(404, f"no such path: {self.path}")
-
-    def do_POST(self) -> None:
-        try:
-            raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-            body = json.loads(raw)
-        except ValueError:
-            return self._error(400, "the body is not JSON")
-        with self.stub._lock:
-            self.stub.requests.append((time.monotonic(), body))
-        behaviour = self.stub.behaviour
-        if behaviour.key and self.headers.get("authorization") != f"Bearer {behaviour.key}":
-            return self._error(401, "Incorrect API key provided", code="invalid_api_key")
-        if behaviour.model and body.get("model") != behaviour.model:
-            return self._error(404, f"The model {body.get('model')} does not exist")
-        with self.stub._places:
-            if self.path.endswith("/chat/completions"):
-                self._chat(body)
-            elif self.path.endswith("/embeddings"):
-                self._embed(body)
-            else:
-                self._error(404, f"no such path: {self.path}")
-        return None
-
-    def _chat(self, body: dict[str, Any]) -> None:
-        behaviour = self.stub.behaviour
+        Making up the answer is part of the latency, as far as it takes no longer.
+        """
+        begin, behaviour = time.monotonic(), self.behaviour
         format_asked = (body.get("response_format") or {}).get("type", "text")
         if format_asked not in (*behaviour.formats, "text"):
-            return self._error(400, f"response_format type {format_asked} is unavailable")
+            said = f"response_format type {format_asked} is unavailable"
+            return 400, error_body(said), "refused"
         prompt = "\n".join(str(message.get("content")) for message in body.get("messages", ()))
         if len(prompt) > behaviour.window:
-            return self._error(400, "This model's maximum context length is exceeded",
-                               code="context_length_exceeded")  # fmt: skip
+            said = "This model's maximum context length is exceeded"
+            return 400, error_body(said, "context_length_exceeded"), "refused"
         request = f"{number_of(json.dumps(body, sort_keys=True)):016x}"
         user = str(body["messages"][-1]["content"])
         # asking again in other words or with more room is another try of the same
-        fault = self.stub.fault_of(f"{body.get('temperature')} {number_of(passage_of(user))}")
+        fault = self.fault_of(f"{body.get('temperature')} {number_of(passage_of(user))}")
         late = number_of(request, "slow") % 1000 / 1000
-        late = number_of(request, "slow") % 1000 / 1000
-        time.sleep(behaviour.latency + behaviour.jitter * late)
-        self.stub.sent[fault or "answer"] += 1
+        end = begin + behaviour.latency + behaviour.jitter * late
         if fault in EARLY_FAULTS:
-            return EARLY_FAULTS[fault](self)
+            self._pass_until(end, fault)
+            status = {"500": 500, "503": 503}.get(fault, 429)
+            return status, error_body("overloaded"), fault
         if behaviour.answer is not None:
             text = behaviour.answer(body)
         elif "judgement" in str(body.get("response_format")) or '"answers"' in prompt:
@@ -351,10 +316,206 @@ class _Handler(BaseHTTPRequestHandler):
                 {"index": 0, "message": message, "finish_reason": finish}],
             "usage": usage,
         }  # fmt: skip
-        self.stub.bill(request)
+        self._pass_until(end, fault)
+        self.bill(request, str(body.get("model")), useful=fault not in USELESS)
+        return 200, answer, fault
+
+    def _pass_until(self, end: float, fault: str) -> None:
+        time.sleep(max(0.0, end - time.monotonic()))
+        with self._lock:
+            self.sent[fault or "answer"] += 1
+
+    # ---- batches
+
+    def make_batch(self, asked: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            waiting = sum(
+                batch["request_counts"]["total"]
+                for batch in self.batches
+                if batch["status"] == "in_progress"
+            )
+            lines = self.files[asked["input_file_id"]].splitlines()
+            batch = {
+                "id": f"batch_{len(self.batches)}",
+                "object": "batch",
+                "status": "in_progress",
+                "created_at": int(time.time()),
+                "errors": None,
+                "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
+                **asked,
+            }
+            if waiting + len(lines) > self.behaviour.batch_most:
+                batch["status"] = "failed"
+                error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+                batch["errors"] = {"object": "list", "data": [{**error, "line": None}]}
+            self.batches.append(batch)
+            batch["_made"] = time.monotonic()
+            return batch
+
+    def look_at(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch as it is now told; it is worked through when its time has come."""
+        with self._lock:
+            due = time.monotonic() - batch["_made"] >= self.behaviour.batch_seconds
+            begin = due and batch["status"] == "in_progress"
+            if begin:
+                batch["status"] = "finalizing"
+        if begin:
+            self._work_through(batch)
+        return {name: value for name, value in batch.items() if not name.startswith("_")}
+
+    def _work_through(self, batch: dict[str, Any]) -> None:
+        ends = self.behaviour.batch_ends
+        end = ends[min(self.batches.index(batch), len(ends) - 1)]
+        if end == "failed":
+            batch["errors"] = {"object": "list", "data": list(self.behaviour.batch_errors)}
+            batch["status"] = end
+            return
+        calls = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+        calls.sort(key=lambda call: number_of(call["custom_id"], "order"))
+        done = len(calls) if end == "completed" else len(calls) // 2
+        answers, errors = [], []
+        for place, call in enumerate(calls):
+            line = {"id": f"batch_req_{place}", "custom_id": call["custom_id"], "error": None}
+            if place >= done:
+                error = {"code": f"batch_{end}", "message": f"The batch {end} before this request."}
+                errors.append({**line, "response": None, "error": error})
+                continue
+            status, body, _ = self.reply(call["body"])
+            response = {"status_code": status, "request_id": f"req_{place}", "body": body}
+            (answers if status == 200 else errors).append({**line, "response": response})
+        for name, lines in (("output_file_id", answers), ("error_file_id", errors)):
+            if lines:
+                batch[name] = f"file-{batch['id']}-{name[:3]}"
+                self.files[batch[name]] = "\n".join(map(json.dumps, lines)).encode()
+        batch["request_counts"] |= {"completed": len(answers), "failed": len(errors)}
+        batch["status"] = end
+
+    def bill(self, request: str, model: str, *, useful: bool = True) -> None:
+        with self._lock:
+            self.billed.append(request)
+            if useful:
+                self.served.append(request)
+            if self.log is not None:
+                with self.log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"request": request, "model": model}) + "\n")
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+    block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    stub: StubServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # an answer leaves in one piece
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        stub, url = self.stub, urlsplit(self.path)
+        parts = url.path.strip("/").split("/")[1:]
+        if parts == ["models"]:
+            self._json(200, {"object": "list", "data": [{"id": "stub", "object": "model"}]})
+        elif self._refused():
+            return
+        elif parts == ["batches"]:
+            self._list_batches({name: value[0] for name, value in parse_qs(url.query).items()})
+        elif parts[:1] == ["batches"] and (found := self._batch(parts[1])):
+            self._json(200, stub.look_at(found))
+        elif parts[:1] == ["files"] and parts[2:] == ["content"] and parts[1] in stub.files:
+            self._send(200, stub.files[parts[1]], "application/jsonl")
+        else:
+            self._error(404, f"no such path: {self.path}")
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+        if self.path.endswith("/files"):
+            return None if self._refused() else self._keep_file(raw)
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            return self._error(400, "the body is not JSON")
+        stub, behaviour = self.stub, self.stub.behaviour
+        if self.path.endswith("/batches"):
+            return None if self._refused() else self._make_batch(body)
+        with stub._lock:
+            stub.requests.append((time.monotonic(), body))
+        if self._refused():
+            return None
+        if behaviour.model and body.get("model") != behaviour.model:
+            return self._error(404, f"The model {body.get('model')} does not exist")
+        if not stub._places.acquire(blocking=not behaviour.reject):
+            stub.sent["overrun"] += 1
+            return self._limited()
+        try:
+            if self.path.endswith("/chat/completions"):
+                self._chat(body)
+            elif self.path.endswith("/embeddings"):
+                self._embed(body)
+            else:
+                self._error(404, f"no such path: {self.path}")
+        finally:
+            stub._places.release()
+        return None
+
+    def _refused(self) -> bool:
+        key, batches = self.stub.behaviour.key, self.stub.behaviour.batch_most
+        if not batches and urlsplit(self.path).path.rpartition("/")[2] in ("files", "batches"):
+            self._error(404, f"no such path: {self.path}")
+            return True
+        if key and self.headers.get("authorization") != f"Bearer {key}":
+            self._error(401, "Incorrect API key provided", code="invalid_api_key")
+            return True
+        return False
+
+    def _chat(self, body: dict[str, Any]) -> None:
+        status, answer, fault = self.stub.reply(body)
+        if fault in EARLY_FAULTS:
+            return EARLY_FAULTS[fault](self)
         if fault == "trickle":
             return self._trickle(json.dumps(answer).encode())
-        return self._json(200, answer)
+        return self._json(status, answer)
+
+    def _keep_file(self, raw: bytes) -> None:
+        head = f"content-type: {self.headers['content-type']}\r\n\r\n".encode()
+        form = BytesParser().parsebytes(head + raw)
+        fields = {
+            part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
+            for part in form.get_payload()
+        }
+        if fields.get("purpose") != b"batch" or not fields.get("file"):
+            return self._error(400, "expected a file and the purpose batch")
+        name = f"file-{len(self.stub.files)}"
+        self.stub.files[name] = fields["file"]
+        return self._json(200, {"id": name, "object": "file", "purpose": "batch"})
+
+    def _make_batch(self, asked: dict[str, Any]) -> None:
+        if asked.get("input_file_id") not in self.stub.files:
+            return self._error(400, f"no such file: {asked.get('input_file_id')}")
+        batch = self.stub.make_batch(asked)
+        if len(self.stub.batches) <= self.stub.behaviour.batch_lost:
+            return self._reset()
+        return self._json(
+            200, {name: value for name, value in batch.items() if not name.startswith("_")}
+        )
+
+    def _list_batches(self, query: dict[str, str]) -> None:
+        batches = self.stub.batches[::-1]
+        names = [batch["id"] for batch in batches]
+        first = names.index(query["after"]) + 1 if "after" in query else 0
+        last = first + int(query.get("limit", 20))
+        page = [self.stub.look_at(batch) for batch in batches[first:last]]
+        self._json(200, {"object": "list", "data": page, "has_more": last < len(batches)})
+
+    def _batch(self, name: str) -> dict[str, Any] | None:
+        return next((batch for batch in self.stub.batches if batch["id"] == name), None)
 
     def _embed(self, body: dict[str, Any]) -> None:
         texts = body.get("input")
@@ -366,7 +527,7 @@ class _Handler(BaseHTTPRequestHandler):
             {"object": "embedding", "index": index, "embedding": embedding(text)}
             for index, text in enumerate(texts)
         ]
-        self.stub.bill(f"{number_of(*texts):016x}")
+        self.stub.bill(f"{number_of(*texts):016x}", str(body.get("model")))
         tokens = sum(len(text) // 4 for text in texts)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return self._json(
@@ -397,8 +558,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _error(
         self, status: int, message: str, code: str = "", headers: Sequence[tuple[str, str]] = ()
     ) -> None:
-        error = {"message": message, "type": "error", "param": None, "code": code or None}
-        self._json(status, {"error": error}, headers)
+        self._json(status, error_body(message, code), headers)
 
     def _limited(self, *headers: tuple[str, str]) -> None:
         self._error(429, "Rate limit reached", headers=headers)
@@ -427,6 +587,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[place : place + 1])
             self.wfile.flush()
             time.sleep(self.stub.behaviour.trickle)
+
+
+def error_body(message: str, code: str = "") -> dict[str, Any]:
+    return {"error": {"message": message, "type": "error", "param": None, "code": code or None}}
 
 
 def _date(handler: _Handler) -> str:
@@ -475,6 +639,7 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, default=0)
     parser.add_argument("--jitter-ms", type=float, default=0)
     parser.add_argument("--places", type=int, default=1024, help="requests served at a time")
+    parser.add_argument("--reject", action="store_true", help="429 above the places, no queue")
     parser.add_argument("--faults", type=float, default=0, help="share of requests, 0 to 1")
     parser.add_argument("--kinds", default=",".join(FAULTS), help="faults to choose from")
     parser.add_argument("--stubborn", action="store_true", help="faults stay on later tries")
@@ -484,6 +649,7 @@ def main() -> None:
         latency=options.latency_ms / 1000,
         jitter=options.jitter_ms / 1000,
         places=options.places,
+        reject=options.reject,
         faults=options.faults,
         kinds=tuple(options.kinds.split(",")),
         stubborn=options.stubborn,

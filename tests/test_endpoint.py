@@ -115,6 +115,7 @@ def test_this_machines_own_servers_need_no_key():
     ("status", "body", "kind", "code"),
     [
         (401, "no", "stop", "key"),
+        (403, "", "stop", "key"),
         (402, "", "stop", "no-credit"),
         (429, '{"error": {"code": "insufficient_quota"}}', "stop", "no-credit"),
         (429, "slow down", "wait", "rate-limit"),
@@ -122,6 +123,9 @@ def test_this_machines_own_servers_need_no_key():
         (405, "", "stop", "address"),
         (301, "", "stop", "address"),
         (408, "", "service", "http-408"),
+        (500, "", "service", "http-500"),
+        (502, "<html>", "service", "http-502"),
+        (503, "", "service", "http-503"),
         (529, "", "service", "http-529"),
         (413, "", "request", "passage-too-long"),
         (400, "maximum context length is 10", "request", "passage-too-long"),

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 from pathlib import Path
@@ -135,6 +136,60 @@ def test_half_characters_and_nul_do_not_get_in(file: Path) -> None:
     json.dumps(row, ensure_ascii=False).encode()
 
 
+def test_one_bad_item_of_an_array_is_rejected_and_its_field_named(file: Path) -> None:
+    rows, rejects = jsonl(file, '[{"a": 1}, {"a": 1, "a": 2}, {"b": {"c": [NaN]}}, {"a": 3}]')
+    assert rows == [(1, {"a": 1}), (4, {"a": 3})]
+    assert [(r.line, r.code, r.field) for r in rejects] == [
+        (2, "repeated-key", "a"), (3, "json", "b")]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1}, {"a"', "[" * 100_000, '[{"a": 1}]x'])
+def test_a_broken_array_is_one_reject(file: Path, text: str) -> None:
+    rows, [reject] = jsonl(file, text)
+    assert rows == []
+    assert "a JSON array that cannot be read" in reject.message
+
+
+@pytest.mark.parametrize("page", ["<html><p>404</p>\n</html>", "\n <!DOCTYPE HTML>\n<html>\n"])
+def test_a_web_page_is_named_as_one(tmp_path: Path, page: str) -> None:
+    rows, [reject] = jsonl(tmp_path / "a.jsonl", page)
+    assert (rows, reject.code) == ([], "html")
+    rows, [reject] = table(tmp_path / "a.csv", page)
+    assert (rows, reject.code) == ([], "html")
+
+
+def test_a_packed_file_is_unpacked(tmp_path: Path) -> None:
+    packed = gzip.compress('{"a": "水"}\n'.encode())
+    rows, rejects = jsonl(tmp_path / "a.jsonl.gz", packed)
+    assert (rows, rejects) == ([(1, {"a": "水"})], [])
+    for broken in (packed[:-6], b"not packed", packed[:12] + b"\xff\xff" + packed[14:]):
+        rows, [reject] = jsonl(tmp_path / "a.jsonl.gz", broken)
+        assert (rows, reject.code) == ([], "gzip")
+
+
+def test_what_had_to_be_assumed_or_mended_is_told(tmp_path: Path) -> None:
+    def told(name: str, data: bytes) -> list[str]:
+        (tmp_path / name).write_bytes(data)
+        notes: list[str] = []
+        read = read_table if name.endswith("csv") else read_jsonl
+        assert list(read(tmp_path / name, [], "load", notes))  # type: ignore[operator]
+        return notes
+
+    assert told("a.jsonl", b'{"a": "b"}\n') == []
+    assert told("a.jsonl", b'[{"a": "b"}]') == [
+        "a.jsonl: a JSON array, not a row a line; its items are read"
+    ]
+    assert told("a.json", b'[{"a": "b"}]') == []
+    assert told("a.jsonl", b'{"a": 1}\n{"a": ["\\ud83d"]}\n{"a": "\\u0000"}\n') == [
+        "a.jsonl: NUL removed or half characters (lone surrogates) replaced in 2 rows, the first "
+        "in 2"
+    ]
+    assert told("a.csv", b"a;b\n1;2\n") == ["a.csv: the separator is taken to be ';'"]
+    chinese = "问题,答案\n公司应当怎样披露报告？,按照国务院的规定进行披露。\n"
+    assert told("a.csv", chinese.encode("gb18030")) == ["a.csv: read as gb18030"]
+    assert told("a.csv", chinese.encode("utf-8-sig")) == []
+
+
 # ---- tables
 
 
@@ -178,6 +233,32 @@ def test_a_header_that_repeats_is_refused(tmp_path: Path, header: str) -> None:
     assert reject.code == "header"
 
 
+def test_the_unnamed_index_that_pandas_writes_is_a_column(tmp_path: Path) -> None:
+    rows, rejects = table(tmp_path / "a.csv", ",q\n0,one\n1,two\n")
+    assert rows == [(2, {"Unnamed: 0": "0", "q": "one"}), (3, {"Unnamed: 0": "1", "q": "two"})]
+    assert rejects == []
+
+
+def test_quotes_of_a_tab_file_that_do_not_pair_are_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('q\tp\n"Stop" he said\t6" pipe\n"open\tx\nlast\t"y"\n', "utf-8")
+    notes: list[str] = []
+    rows = [row for _, row in read_table(path, [], "load", notes)]
+    assert rows == [
+        {"q": '"Stop" he said', "p": '6" pipe'}, {"q": '"open', "p": "x"},
+        {"q": "last", "p": '"y"'},
+    ]  # fmt: skip
+    assert notes == ["a.tsv: quotes are read as characters, as they do not pair"]
+    rows, _ = table(path, 'q\tp\n"two\nlines"\t"a\tb"\n')
+    assert [row for _, row in rows] == [{"q": "two\nlines", "p": "a\tb"}]
+
+
+def test_what_is_left_unread_after_an_open_quote_is_told(tmp_path: Path) -> None:
+    _, [reject] = table(tmp_path / "a.csv", 'q,p\n1,"open\n3,4\n5,6\n')
+    assert "the 2 lines after it are not read" in reject.message
+    assert reject.excerpt == '1,"open'
+
+
 def test_a_repeated_header_row_is_no_data(tmp_path: Path) -> None:
     rows, [reject] = table(tmp_path / "a.csv", "q,p\n1,2\nq,p\n3,4\n")
     assert len(rows) == 2
@@ -210,8 +291,8 @@ def test_visible(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "number"),
-    [(1, 1.0), ("0.5", 0.5), ("0,8", None), (True, None), (None, None), ("nan", None),
-     ("1e999", None), ([], None)],
+    [(1, 1.0), ("0.5", 0.5), ("0,8", None), ("1_0", None), (True, None), (None, None),
+     ("nan", None), ("1e999", None), ([], None)],
 )  # fmt: skip
 def test_number_in(value: object, number: float | None) -> None:
     assert number_in(value) == number

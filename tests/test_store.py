@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embedtune.errors import ConfigError, IntegrityError
-from embedtune.store import Store, StoredAnswer, canonical, content_key
+from embedtune.store import MIGRATIONS, Store, StoredAnswer, StoredBatch, canonical, content_key
 
 ANSWER = StoredAnswer("m", "{}", "答案 😀", "stop", 3, None, '{"raw": 1}')
 
@@ -81,6 +81,41 @@ def test_equal_content_has_equal_keys():
     other = {"schema": {"a": 2, "b": 1}, "messages": ["问", "b"], "model": "m"}
     assert content_key(one) == content_key(other) != content_key({**one, "model": "n"})
     assert canonical(one).isascii()
+
+
+def test_answers_of_an_older_version_are_kept(tmp_path):
+    path = tmp_path / "s"
+    connection = sqlite3.connect(path)
+    connection.executescript(MIGRATIONS[0] + "PRAGMA user_version=1;")
+    connection.execute(
+        "INSERT INTO answers VALUES ('k', 'm', '{}', '答案 😀', 'stop', 3, NULL, ?, '2026-01-01')",
+        ('{"raw": 1}',),
+    )
+    connection.commit()
+    connection.close()
+    with Store(path) as store:
+        assert store.answer("k") == ANSWER
+        store.put_answer("j", StoredAnswer("m", "{}", "x", batch="batch_1")).result()
+    with Store(path) as store:
+        assert store.answers(["j", "k"])["j"].batch == "batch_1"
+
+
+def test_a_batch_is_open_until_it_has_ended(tmp_path):
+    one = StoredBatch("d1", "m", "h", ("a", "b"))
+    with Store(tmp_path / "s") as store:
+        store.put_batch(one).result()
+        store.put_batch(StoredBatch("d2", "m", "another host", ("c",))).result()
+        store.put_batch(StoredBatch("d3", "m", "h", ("c",))).result()
+        assert store.batches() == 3
+        store.put_batch_id("d3", "batch_3").result()
+        found = store.open_batches("m", "h")
+        assert [(f.digest, f.keys, f.id) for f in found] == [
+            ("d1", ("a", "b"), ""), ("d3", ("c",), "batch_3")]  # fmt: skip
+        assert all(f.created for f in found)
+        store.end_batch("d1", "never made").result()
+        assert [f.digest for f in store.open_batches("m", "h")] == ["d3"]
+        assert store.open_batches("another model", "h") == []
+        assert store.batches() == 3
 
 
 @pytest.mark.parametrize("state", ["empty file", "no table"])

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from embedtune.datasets.negatives import NegativeSettings
+from embedtune.datasets.source import SourceSettings
 from embedtune.datasets.split import SplitSettings
 from embedtune.decode import Undecodable, decode
 from embedtune.documents import DocumentSettings
@@ -65,8 +67,14 @@ class RunSettings(Settings):
 
     run: Path = Field(Path("runs/run"), description="The run directory.")
     data: Path | None = Field(
-        None, description="A BEIR folder with queries and judgements, instead of documents."
+        None,
+        description="Data with queries and answers, instead of documents: a BEIR folder, a file "
+        "or folder of pairs, triplets, scored pairs or labelled texts, or hf:OWNER/NAME.",
     )
+    columns: dict[str, str] = Field(
+        {}, description="Role and column of the data, where names do not tell (anchor: query)."
+    )
+    source: SourceSettings = Field(SourceSettings(), description="How that data is read.")
     documents: DocumentSettings = Field(DocumentSettings(), description="What is read.")
     cleaning: CleaningSettings = Field(
         CleaningSettings(), description="Which parts of the documents are kept."
@@ -77,6 +85,9 @@ class RunSettings(Settings):
     filters: FilterSettings = Field(FilterSettings(), description="Which queries are left out.")
     split: SplitSettings = Field(SplitSettings(), description="Train, dev and test.")
     model: ModelSettings = Field(ModelSettings(), description="What is fine-tuned.")
+    negatives: NegativeSettings = Field(
+        NegativeSettings(), description="Passages that training holds against each query."
+    )
     training: TrainingSettings = Field(TrainingSettings(), description="How it is fine-tuned.")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="How it is judged.")
 
@@ -411,7 +422,9 @@ def _anchored(model: Any, tree: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _path_in(folder: Path, path: str) -> str | None:
-    """An empty path is none; it must not become the folder itself."""
+    """An empty path is none; it must not become the folder itself. The hub's names stay."""
+    if path.startswith("hf:"):
+        return path
     return str(folder / path) if path.strip() else None
 
 

@@ -20,6 +20,7 @@ from embedtune.files import clean_text, number_in, visible
 
 OPENAI_URL = "https://api.openai.com/v1"
 GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta/openai"
+ADDRESS_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_BASE")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LONGEST_BACKOFF = 60.0  # seconds
 
@@ -128,6 +129,23 @@ class Endpoint:
         return clean_text(text)
 
 
+def find_address(
+    base_url: str | None, api_key_env: str = "auto", environment: Mapping[str, str] | None = None
+) -> tuple[str, str]:
+    """The address as written, and the variable it is from (or "default address"; "" if given)."""
+    if base_url:
+        return base_url.strip(), ""
+    for name in ADDRESS_VARIABLES:
+        if value := read_variable(name, environment).value:
+            return value, name
+    openai_key, gemini_key = (
+        read_variable(name, environment).value for name in ("OPENAI_API_KEY", "GEMINI_API_KEY")
+    )
+    only_gemini = api_key_env == "auto" and gemini_key and not openai_key
+    google = only_gemini or api_key_env == "GEMINI_API_KEY"
+    return GEMINI_URL if google else OPENAI_URL, "default address"
+
+
 def find_endpoint(
     model: str | None,
     base_url: str | None,
@@ -156,17 +174,10 @@ def find_endpoint(
     notes: list[str] = []
     faults: list[str] = []
     openai_key, gemini_key = read("OPENAI_API_KEY"), read("GEMINI_API_KEY")
-    if not base_url:
-        for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):
-            if value := read(name).value:
-                base_url, field = value, name
-                break
-        else:
-            only_gemini = api_key_env == "auto" and gemini_key.value and not openai_key.value
-            base_url = GEMINI_URL if only_gemini or api_key_env == gemini_key.name else OPENAI_URL
-            field = "default address"
-    else:
-        field = _named(section, "base_url")
+    base_url, variable_name = find_address(base_url, api_key_env, environment)
+    field = variable_name or _named(section, "base_url")
+    if variable_name in ADDRESS_VARIABLES:
+        read(variable_name)  # for its note
     try:
         address = check_base_url(base_url, field)
         if address.rstrip("/") != base_url.strip().rstrip("/"):

@@ -6,6 +6,7 @@ a file under its final name is always complete. Every reader names file and line
 
 import csv
 import errno
+import gzip
 import hashlib
 import io
 import json
@@ -14,8 +15,10 @@ import math
 import os
 import re
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from embedtune.records import Reject
 logger = logging.getLogger(__name__)
 
 EXCERPT = 80
+LARGEST = 4 << 30  # bytes that a packed file may unpack to
 
 
 def visible(text: object, limit: int = EXCERPT) -> str:
@@ -113,21 +117,25 @@ def read_text(path: Path) -> str:
     return decode(path.read_bytes()).text
 
 
-class _RepeatedKey(ValueError):
-    pass
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) != len(pairs):
-        seen: set[str] = set()
-        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise _RepeatedKey(repeated)
+        raise ValueError(_repeated(pairs).message)
     return row
 
 
+def _repeated(pairs: list[tuple[str, Any]]) -> "_Fault":
+    seen: set[str] = set()
+    key = next(key for key, _ in pairs if key in seen or seen.add(key))
+    return _Fault("repeated-key", f'the key "{visible(key)}" stands twice', key)
+
+
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number JSON knows")
+    raise ValueError(_constant(name).message)
+
+
+def _constant(name: str) -> "_Fault":
+    return _Fault("json", f"not JSON: {name} is not a number JSON knows")
 
 
 def parse_json(text: str) -> Any:  # whatever the text holds
@@ -140,35 +148,83 @@ def read_json(path: Path) -> Any:  # whatever the file holds
 
 
 def read_jsonl(
-    path: Path, rejects: list[Reject], stage: str
+    path: Path, rejects: list[Reject], stage: str, notes: list[str] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of each usable line; the others are added to ``rejects``.
 
-    A JSON array of objects is accepted too (its items are numbered instead of lines). Strings
-    may hold lone surrogates; they are replaced by U+FFFD.
+    A JSON array of objects is accepted too (its items are numbered instead of lines), and so is a
+    file packed with gzip. NUL is removed from strings, lone surrogates become U+FFFD.
+
+    Args:
+        notes: Gets what had to be assumed or mended (encoding, array, characters).
     """
-    text = _decoded(path, rejects, stage)
+    text = decoded_text(path, rejects, stage, notes)
     if text is not None:
-        yield from json_rows(text, rejects, stage, file=str(path))
+        yield from json_rows(text, rejects, stage, file=str(path), notes=notes)
 
 
-def _decoded(path: Path, rejects: list[Reject], stage: str) -> str | None:
-    """The text of a file; None with a reject where its encoding cannot be told."""
+def decoded_text(
+    path: Path, rejects: list[Reject], stage: str, notes: list[str] | None = None
+) -> str | None:
+    """The text of a file; None and a reject where it cannot be had (encoding, a web page)."""
     try:
-        found = decode(path.read_bytes())
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as packed:
+                data = packed.read(LARGEST + 1)
+            if len(data) > LARGEST:
+                raise EOFError(f"it holds over {LARGEST >> 30} GiB")
+        else:
+            data = path.read_bytes()
+        found = decode(data)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        rejects.append(Reject(stage, "gzip", f"cannot be unpacked: {error}", file=str(path)))
+        return None
     except Undecodable as error:
         rejects.append(Reject(stage, "encoding", str(error), file=str(path), line=1))
         return None
     if found.replaced:
         logger.warning("%s: %d broken bytes replaced, the first on line %s",
                        visible(path), found.replaced, found.first_bad_line)  # fmt: skip
+    if notes is not None and not found.encoding.startswith("utf-8"):
+        notes.append(f"{path.name}: read as {found.encoding}")
+    if re.match(r"\s*<(!doctype\s+html|html)\b", found.text[:1000], re.IGNORECASE):
+        message = "a web page, not data; the download may have failed"
+        rejects.append(Reject(stage, "html", message, file=str(path), line=1,
+                              excerpt=visible(found.text.strip())))  # fmt: skip
+        return None
     return found.text
 
 
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Stands in a parsed row for what JSON does not allow, so that the field can be named."""
+
+    code: str
+    message: str
+    field: str = ""
+
+
+class _Faulty(ValueError):
+    def __init__(self, fault: _Fault, field: str) -> None:
+        super().__init__(fault.message)
+        self.code, self.field = fault.code, fault.field or field
+
+
+def _object_or_fault(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Fault:
+    row = dict(pairs)
+    return row if len(row) == len(pairs) else _repeated(pairs)
+
+
 def json_rows(
-    text: str, rejects: list[Reject], stage: str, *, file: str
+    text: str,
+    rejects: list[Reject],
+    stage: str,
+    *,
+    file: str,
+    notes: list[str] | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """As ``read_jsonl``, from text that is already decoded."""
+    mended: list[int] = []
 
     def reject(line: int, code: str, message: str, excerpt: str = "", field: str = "") -> None:
         rejects.append(
@@ -183,50 +239,72 @@ def json_rows(
             )
         )
 
+    def usable(number: int, row: Any, excerpt: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        try:
+            cleaned = _clean(row)
+        except _Faulty as fault:
+            reject(number, fault.code, str(fault), excerpt, fault.field)
+            return
+        if not isinstance(cleaned, dict):
+            found = type(row).__name__
+            reject(number, "json", f"expected an object, found {found}", excerpt)
+            return
+        if cleaned != row:
+            mended.append(number)
+        yield number, cleaned
+
+    def parse(part: str) -> Any:
+        return json.loads(part, object_pairs_hook=_object_or_fault, parse_constant=_constant)
+
     if text.lstrip().startswith("["):
         try:
-            items = parse_json(text)
-        except ValueError as error:
+            items = parse(text)
+        except json.JSONDecodeError as error:
+            reject(error.lineno, "json", f"a JSON array that cannot be read: {error.msg} at "
+                   f"column {error.colno}", text.split("\n")[error.lineno - 1])  # fmt: skip
+            return
+        except (ValueError, RecursionError) as error:
             reject(1, "json", f"a JSON array that cannot be read: {error}")
             return
-        numbered: Iterable[tuple[int, Any]] = enumerate(items, 1)
-        for number, item in numbered:
-            if isinstance(item, dict):
-                yield number, _clean(item)
+        if notes is not None and re.search(r"\.(jsonl|ndjson)(\.gz)?$", file, re.IGNORECASE):
+            notes.append(f"{Path(file).name}: a JSON array, not a row a line; its items are read")
+        for number, item in enumerate(items, 1):
+            yield from usable(number, item, str(item)[: EXCERPT + 1])
+    else:
+        lines = text.split("\n")  # not splitlines: U+2028 and the like are text
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = parse(line)
+            except json.JSONDecodeError as error:
+                last = number == len(lines)
+                cut = "; the file ends inside a record" if last else ""
+                reject(number, "json", f"not JSON: {error.msg} at column {error.colno}{cut}", line)
+            except (ValueError, RecursionError) as error:
+                reject(number, "json", f"not JSON: {error}", line)
             else:
-                reject(
-                    number, "json", f"expected an object, found {type(item).__name__}", str(item)
-                )
-        return
-    lines = text.split("\n")  # not splitlines: U+2028 and the like are text
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except _RepeatedKey as error:
-            key = str(error)
-            reject(number, "repeated-key", f'the key "{visible(key)}" stands twice', line, key)
-        except json.JSONDecodeError as error:
-            last = number == len(lines)
-            cut = "; the file ends inside a record" if last else ""
-            reject(number, "json", f"not JSON: {error.msg} at column {error.colno}{cut}", line)
-        except (ValueError, RecursionError) as error:
-            reject(number, "json", f"not JSON: {error}", line)
-        else:
-            if isinstance(row, dict):
-                yield number, _clean(row)
-            else:
-                reject(number, "json", f"expected an object, found {type(row).__name__}", line)
+                yield from usable(number, row, line)
+    if mended and notes is not None:
+        notes.append(_mended(file, mended))
 
 
-def _clean(value: Any) -> Any:  # recursive over JSON values
+def _mended(file: str, lines: list[int]) -> str:
+    return (
+        f"{Path(file).name}: NUL removed or half characters (lone surrogates) replaced in "
+        f"{len(lines)} rows, the first in {lines[0]}"
+    )
+
+
+def _clean(value: Any, field: str = "") -> Any:  # recursive over JSON values
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
-        return {clean_text(key): _clean(item) for key, item in value.items()}
+        return {clean_text(key): _clean(item, field or key) for key, item in value.items()}
     if isinstance(value, list):
-        return [_clean(item) for item in value]
+        return [_clean(item, field) for item in value]
+    if isinstance(value, _Fault):
+        raise _Faulty(value, field)
     return value
 
 
@@ -242,69 +320,142 @@ def clean_text(text: str) -> str:
 
 
 def read_table(
-    path: Path, rejects: list[Reject], stage: str
+    path: Path, rejects: list[Reject], stage: str, notes: list[str] | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, cells by column) of a CSV or TSV file; cells stay exactly the text they are.
 
     The separator is guessed from the header among comma, semicolon, tab and bar. A row with
     another number of cells than the header is rejected, so that columns never shift.
+
+    Args:
+        notes: Gets what had to be assumed or mended (encoding, separator, characters).
     """
-    text = _decoded(path, rejects, stage)
+    text = decoded_text(path, rejects, stage, notes)
     if text is not None:
-        tabs = "\t" if path.suffix.lower() == ".tsv" else None
-        yield from table_rows(text, rejects, stage, file=str(path), separator=tabs)
+        tabs = "\t" if ".tsv" in map(str.lower, path.suffixes) else None
+        yield from table_rows(text, rejects, stage, file=str(path), separator=tabs, notes=notes)
 
 
 def table_rows(
-    text: str, rejects: list[Reject], stage: str, *, file: str, separator: str | None = None
+    text: str,
+    rejects: list[Reject],
+    stage: str,
+    *,
+    file: str,
+    separator: str | None = None,
+    notes: list[str] | None = None,
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """As ``read_table``, from text that is already decoded."""
     header_line = text.lstrip("\n").split("\n", 1)[0]
-    separator = separator or max(",;\t|", key=header_line.count)
+    guessed = separator or max(",;\t|", key=header_line.count)
+    if notes is not None and separator is None and guessed != ",":
+        notes.append(f"{Path(file).name}: the separator is taken to be {guessed!r}")
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    quoting = _quoting(text, guessed)
+    if notes is not None and quoting == csv.QUOTE_NONE:
+        notes.append(f"{Path(file).name}: quotes are read as characters, as they do not pair")
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=guessed, quoting=quoting, strict=True)
     header: list[str] | None = None
-    line = 1
+    mended: list[int] = []
     while True:
-        begin = reader.line_num + 1
+        line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            rejects.append(Reject(stage, "csv", f"not CSV: {error} (separator {separator!r})",
-                                  file=file, line=begin))  # fmt: skip
-            return
+            # where the next row begins cannot be told: it could be inside a quoted cell
+            all_lines = text.rstrip("\n").split("\n")
+            rest = len(all_lines) - line
+            message = f"not CSV: {error} (separator {guessed!r})" + (
+                f"; a quote may be open: the {rest} lines after it are not read" if rest > 0 else ""
+            )
+            rejects.append(
+                Reject(
+                    stage,
+                    "csv",
+                    message,
+                    file=file,
+                    line=line,
+                    excerpt=visible(all_lines[line - 1]),
+                )
+            )
+            break
         if cells is None:
-            return
-        line = begin
+            break
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
+            header[0] = header[0] or "Unnamed: 0"  # the index of a table that pandas wrote
             if len(set(header)) != len(header) or "" in header:
                 why = "the header repeats a column or leaves one unnamed"
                 rejects.append(
                     Reject(stage, "header", why, file=file, line=line, excerpt=visible(header_line))
                 )
-                return
+                break
         elif len(cells) != len(header):
             rejects.append(
                 Reject(stage, "cells", f"{len(cells)} cells where the header has {len(header)} "
-                       f"(separator {separator!r})", file=file, line=line,
-                       excerpt=visible(separator.join(cells))))  # fmt: skip
+                       f"(separator {guessed!r})", file=file, line=line,
+                       excerpt=visible(guessed.join(cells))))  # fmt: skip
         elif cells == header:
             rejects.append(
                 Reject(stage, "header", "the header again", file=file, line=line, unusable=False)
             )
         else:
-            yield line, dict(zip(header, map(clean_text, cells), strict=True))
+            cleaned = list(map(clean_text, cells))
+            if cleaned != cells:
+                mended.append(line)
+            yield line, dict(zip(header, cleaned, strict=True))
+    if mended and notes is not None:
+        notes.append(_mended(file, mended))
+
+
+def _quoting(text: str, separator: str) -> int:
+    """Whether quotes enclose cells. Files separated by tabs are often written without quoting;
+    there a quote is a character, and reading it as a quote would swallow lines."""
+    if separator != "\t" or '"' not in text:
+        return csv.QUOTE_MINIMAL
+
+    def widths(quoting: int) -> set[int]:
+        lines = io.StringIO(text, newline="")
+        return {
+            len(cells)
+            for cells in csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
+            if cells
+        }
+
+    try:
+        if len(widths(csv.QUOTE_MINIMAL)) == 1:
+            return csv.QUOTE_MINIMAL
+    except csv.Error:
+        pass
+    return csv.QUOTE_NONE if len(widths(csv.QUOTE_NONE)) == 1 else csv.QUOTE_MINIMAL
 
 
 def number_in(value: object) -> float | None:
     """``value`` as a finite float, or None. Booleans are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and "_" in value:  # Python would read 1_0 as ten
+        return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+# ---- cells that a spreadsheet would take for formulas
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+def neutralised(text: str) -> str:
+    """``text`` with an apostrophe before what a spreadsheet would run as a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unneutralised(text: str) -> str:
+    """Undo ``neutralised``."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text

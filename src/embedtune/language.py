@@ -23,6 +23,8 @@ def language_of(text: str) -> str:
     Latin letters (and no letters at all) count as English.
     """
     sample = text[:SAMPLE]
+    if sample.isascii():
+        return "en"  # what the rest would come to, in a tenth of the time
     letters = len(LETTER.findall(sample))
     if not letters:
         return "en"

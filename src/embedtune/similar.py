@@ -12,11 +12,14 @@ checks a hundred times more at one where it is complete (0.4).
 """
 
 import math
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+
+from embedtune.language import HAN
 
 RATIO = 85.0
 PARTIAL_RATIO = 95.0
@@ -27,6 +30,9 @@ GRAM = 8
 SAMPLE = 200  # 8-grams kept of a text, about; at least one in eight
 REACH = 128  # a gram links a text to this many of its holders on each side, by length
 SHARED = 0.15  # share of the smaller sample in common that makes a pair worth checking
+
+RUN_CHARACTERS = 12  # ideographs in a row that a query has copied, or …
+RUN_WORDS = 8  # … words
 
 
 def normalise(text: str) -> str:
@@ -75,6 +81,32 @@ def alike(one: str, other: str) -> bool:
         common >= part
         and fuzz.partial_ratio(shorter, longer, score_cutoff=PARTIAL_RATIO) >= PARTIAL_RATIO
     )
+
+
+def shares_run(query: str, passage: str) -> bool:
+    """Whether both hold the same 12 ideographs, or the same 8 words, in a row.
+
+    Case and width do not count. Punctuation and blanks end no run; for ideographs a Latin word or
+    a number does.
+    """
+    one, other = (unicodedata.normalize("NFKC", text).lower() for text in (query, passage))
+    han = re.compile(rf"[{HAN}]|(?:(?![{HAN}])[^\W_])+")
+    return _shares(
+        han.findall(one), han.findall(other), RUN_CHARACTERS, re.compile(f"[{HAN}]")
+    ) or _shares(re.findall(r"[^\W_]+", one), re.findall(r"[^\W_]+", other), RUN_WORDS)
+
+
+def _shares(
+    one: Sequence[str], other: Sequence[str], length: int, only: re.Pattern[str] | None = None
+) -> bool:
+    def runs(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        for first in range(len(items) - length + 1):
+            run = tuple(items[first : first + length])
+            if only is None or all(map(only.fullmatch, run)):
+                yield run
+
+    wanted = set(runs(one))
+    return bool(wanted) and not wanted.isdisjoint(runs(other))
 
 
 def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:

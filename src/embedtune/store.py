@@ -37,6 +37,12 @@ MIGRATIONS = (
     CREATE TABLE IF NOT EXISTS vectors (
         key TEXT PRIMARY KEY, vector BLOB NOT NULL, created TEXT NOT NULL);
     """,
+    """
+    ALTER TABLE answers ADD COLUMN batch TEXT NOT NULL DEFAULT '';
+    CREATE TABLE IF NOT EXISTS batches (
+        digest TEXT NOT NULL, step TEXT NOT NULL, value TEXT NOT NULL, created TEXT NOT NULL,
+        PRIMARY KEY (digest, step));
+    """,
 )
 BUSY_SECONDS = 60
 LOOKUP = 500  # keys a SELECT; SQLite allows at least 999 parameters
@@ -53,6 +59,19 @@ class StoredAnswer:
     input_tokens: int | None = None
     output_tokens: int | None = None
     raw: str = ""  # the whole body as received
+    batch: str = ""  # id of the batch it came in; batches have a price of their own
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """Requests that were to be sent in one batch. ``id`` is empty where that was cut off."""
+
+    digest: str  # ours; the service keeps it beside the batch
+    model: str
+    host: str
+    keys: tuple[str, ...]  # of the requests
+    id: str = ""  # the service's
+    created: str = ""  # ISO time, when it was put together
 
 
 def canonical(value: Mapping[str, Any]) -> str:
@@ -116,7 +135,7 @@ class Store:
 
     def answers(self, keys: Sequence[str]) -> dict[str, StoredAnswer]:
         """Those of ``keys`` that are stored."""
-        columns = "model, request, text, finish, input_tokens, output_tokens, raw"
+        columns = "model, request, text, finish, input_tokens, output_tokens, raw, batch"
         return {
             key: StoredAnswer(*values) for key, *values in self._select("answers", columns, keys)
         }
@@ -124,9 +143,10 @@ class Store:
     def put_answer(self, key: str, answer: StoredAnswer) -> Future[None]:
         """Store an answer; the future is done when it is on disk. A key's first answer stays."""
         return self._put(
-            "INSERT INTO answers VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+            "INSERT INTO answers VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
             (key, clean_text(answer.model), answer.request, clean_text(answer.text), answer.finish,
-             answer.input_tokens, answer.output_tokens, clean_text(answer.raw), _now()),
+             answer.input_tokens, answer.output_tokens, clean_text(answer.raw), _now(),
+             answer.batch),
         )  # fmt: skip
 
     def put_fault(self, key: str, code: str, message: str, raw: str) -> Future[None]:
@@ -142,6 +162,47 @@ class Store:
             return self._reader.execute(
                 "SELECT key, code, message, raw FROM faults ORDER BY id"
             ).fetchall()
+
+    # ---- batches
+
+    def put_batch(self, batch: StoredBatch) -> Future[None]:
+        """Keep which requests a batch is made of, before it is sent."""
+        content = {"model": batch.model, "host": batch.host, "keys": list(batch.keys)}
+        return self._put_step(batch.digest, "requests", json.dumps(content))
+
+    def put_batch_id(self, digest: str, batch_id: str) -> Future[None]:
+        """Keep the id that the service gave."""
+        return self._put_step(digest, "id", batch_id)
+
+    def end_batch(self, digest: str, status: str) -> Future[None]:
+        """Nothing more is to be had of this batch."""
+        return self._put_step(digest, "end", status)
+
+    def batches(self) -> int:
+        """How many batches were ever put together."""
+        with self._errors(), self._read_lock:
+            (count,) = self._reader.execute(
+                "SELECT count(*) FROM batches WHERE step = 'requests'"
+            ).fetchone()
+        return count
+
+    def open_batches(self, model: str, host: str) -> list[StoredBatch]:
+        """Batches of that model at that host that have not ended, oldest first."""
+        with self._errors(), self._read_lock:
+            rows = self._reader.execute(
+                "SELECT one.digest, one.value, one.created, coalesce(other.value, '') "
+                "FROM batches AS one LEFT JOIN batches AS other "
+                "ON other.digest = one.digest AND other.step = 'id' WHERE one.step = 'requests' "
+                "AND one.digest NOT IN (SELECT digest FROM batches WHERE step = 'end') "
+                "ORDER BY one.rowid"
+            ).fetchall()
+        found = []
+        for digest, value, created, batch_id in rows:
+            content = json.loads(value)
+            if (content["model"], content["host"]) == (model, host):
+                keys = tuple(content["keys"])
+                found.append(StoredBatch(digest, model, host, keys, batch_id, created))
+        return found
 
     # ---- vectors
 
@@ -216,6 +277,12 @@ class Store:
                     f"SELECT key, {columns} FROM {table} WHERE key IN ({marks})", part
                 ).fetchall()
             yield from rows
+
+    def _put_step(self, digest: str, step: str, value: str) -> Future[None]:
+        return self._put(
+            "INSERT INTO batches VALUES (?,?,?,?) ON CONFLICT DO NOTHING",
+            (digest, step, value, _now()),
+        )
 
     def _put(self, statement: str, values: tuple[object, ...]) -> Future[None]:
         write = _Write(statement, values, Future())

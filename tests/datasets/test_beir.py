@@ -112,7 +112,7 @@ def test_a_number_and_its_text_are_one_id_and_the_second_is_named(folder):
         ('{"_id": "x9", "title": 3, "text": "x"}', "title", "title", "3"),
         ('{"_id": "p1", "text": "again"}', "repeated-id", "_id", "line 1"),
         ('{"_id": "x9", "text": "a", "text": "b"}', "repeated-key", "text", "text"),
-        ('{"_id": "x9", "text": NaN}', "json", "", "NaN"),
+        ('{"_id": "x9", "text": NaN}', "json", "text", "NaN"),
         ('{"_id": "x9", "text": "cut', "json", "", "ends inside"),
         ('["x9", "text"]', "json", "", "list"),
         ("<html><body>404</body></html>", "json", "", "not JSON"),

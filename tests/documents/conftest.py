@@ -1,4 +1,6 @@
 import io
+import os
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -39,3 +41,42 @@ def make_pdf() -> MakePdf:
         return buffer.getvalue()
 
     return make
+
+
+StandIn = Callable[[str], None]
+_STAND_IN = """#!{python}
+import os, struct, sys, time
+if "--version" in sys.argv:
+    sys.exit(print("tesseract 5.3.0"))
+if "--list-langs" in sys.argv:
+    sys.exit(print("List of available languages (3):\\nchi_sim\\neng\\nosd"))
+data = sys.stdin.buffer.read()
+width, height = struct.unpack(">LL", data[16:24])
+names = "level page_num block_num par_num line_num word_num left top width height conf text"
+print(*names.split(), sep="\\t")
+lines = 0
+def line(text, top=100, left=100, size=30, sure=95):
+    global lines
+    lines += 1
+    place = [1, 1, 1, lines]
+    box = [left, top, size * len(text) // 2, size]
+    print(4, *place, 0, *box, -1, "", sep="\\t")
+    for number, word in enumerate(text.split(), 1):
+        print(5, *place, number, *box, sure, word, sep="\\t")
+{body}
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Puts a program named tesseract first on the path. Its body has the PNG as ``data``, its
+    ``width`` and ``height``, and says what it sees by ``line(text, top, left, size, sure)``."""
+
+    def put(body: str) -> None:
+        folder = tmp_path_factory.mktemp("bin")
+        program = folder / "tesseract"
+        program.write_text(_STAND_IN.format(python=sys.executable, body=body))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    return put

@@ -13,6 +13,7 @@ import pytest
 
 from embedtune.errors import ServiceError
 from embedtune.llm import ChatAnswer, ChatFault, ChatRequest
+from embedtune.llm.limiter import Limiter
 from embedtune.llm.openai import OpenAIChat
 from embedtune.llm.recorded import LLMSettings, RecordedChat
 from embedtune.llm.scripted import ScriptedChat
@@ -243,6 +244,22 @@ def test_one_request_that_never_works_does_not_stop_the_others(store):
     assert replies[0].code == "http-500"
 
 
+@pytest.mark.parametrize("run", ["first", "second"])
+def test_the_last_requests_of_many_may_fail_without_ending_the_run(store, run):
+    """Silence about three of forty is theirs; nobody is left whose answer could show it."""
+    bad = {f"request {number}" for number in (37, 38, 39)}
+
+    def script(request):
+        if request.user in bad:
+            raise SERVICE
+        return answered(request)
+
+    if run == "second":  # all others are in the store
+        chat(answered, store).ask_all(requests(37))
+    replies = chat(script, store, retries=1, concurrency=3).ask_all(requests(40))
+    assert [reply.code for reply in replies] == [""] * 37 + ["http-500"] * 3
+
+
 def test_a_body_that_is_no_answer_is_retried_within_limits_and_kept(store):
     def script(request):
         if request.user == "request 1":
@@ -268,6 +285,17 @@ def test_a_refused_request_is_not_sent_again(store):
     assert len(asked.users) == 1
 
 
+def test_a_wrong_key_is_refused_once_for_each_in_flight_and_never_again(store, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
+    with StubServer(Behaviour(key="right", latency=0.05)) as server:
+        one = RecordedChat(OpenAIChat("m", server.url), store, LLMSettings(concurrency=3, **FAST))
+        with pytest.raises(ServiceError, match=r"401.*OPENAI_API_KEY") as caught:
+            one.ask_all(requests(50))
+        assert len(server.requests) == 3
+    kept = f"{caught.value}{store.faults()}"
+    assert "sk-of-somebody-else" not in kept
+
+
 def test_a_wrong_key_stops_at_once(store):
     asked = Asked(failing(99, ChatFault("stop", "key", "check OPENAI_API_KEY")), delay=0.01)
     with pytest.raises(ServiceError, match="OPENAI_API_KEY"):
@@ -291,7 +319,7 @@ def test_an_answer_that_never_comes_frees_its_worker(store):
 # ---- the shared rate limit
 
 
-def test_nobody_sends_before_the_time_the_service_asked_for(tmp_path, store):
+def test_nobody_sends_before_the_time_the_service_asked_for(store):
     behaviour = Behaviour(faults=0.1, kinds=("429-seconds",), retry_after=0.4, latency=0.02)
     with StubServer(behaviour) as server:
         one = RecordedChat(OpenAIChat("m", server.url), store,
@@ -301,9 +329,42 @@ def test_nobody_sends_before_the_time_the_service_asked_for(tmp_path, store):
         limited = server.sent["429-seconds"]
     assert all(reply.answer for reply in replies)
     assert 1 <= one.usage.waits <= limited
+    assert f"{one.usage.waits} waits" in one.usage.line()
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     # after each pause of all workers there is one gap as long as was asked for, less the flight
     assert sum(gap > 0.3 for gap in gaps) >= one.usage.waits
+
+
+def test_nobody_sends_before_the_date_the_service_named(store):
+    behaviour = Behaviour(faults=1, kinds=("429-date",), retry_after=2, latency=0.05)
+    with StubServer(behaviour) as server:
+        one = RecordedChat(OpenAIChat("m", server.url), store,
+                           LLMSettings(concurrency=6, **FAST))  # fmt: skip
+        assert all(reply.answer for reply in one.ask_all(requests(6)))
+        times = sorted(moment for moment, _ in server.requests)
+    assert one.usage.waits == 1
+    assert times[5] - times[0] < 0.5
+    # a date has whole seconds: two from now is one to two from now
+    assert times[6] - times[0] >= 1
+
+
+def test_untold_how_long_to_wait_the_pauses_grow_with_jitter(store, monkeypatch):
+    waits = []
+    pause = Limiter.pause
+
+    def noted(self, epoch, seconds):
+        assert seconds is None
+        new = pause(self, epoch, seconds)
+        if new:
+            waits.append(self.wait)
+        return new
+
+    monkeypatch.setattr(Limiter, "pause", noted)
+    with pytest.raises(ServiceError, match="4 pauses in a row"):
+        chat(failing(99, RATE), store, retries=4, backoff=0.01).ask_all(requests(20))
+    for number, wait in enumerate(waits):
+        assert 0.01 * 2**number <= wait <= 0.0125 * 2**number
+    assert len({wait / 2**number for number, wait in enumerate(waits)}) == len(waits) == 5
 
 
 def test_the_window_shrinks_when_the_service_is_overrun_and_grows_again(store):
@@ -333,6 +394,25 @@ def test_a_rate_limit_for_ever_stops_after_the_retry_budget(store):
     assert len(asked.users) <= 8 + 4 + 2 + 1
 
 
+def test_a_rate_limit_for_ever_slows_down_stops_and_can_be_resumed(store):
+    with StubServer(Behaviour(faults=1, kinds=("429",), stubborn=True)) as server:
+
+        def one():
+            settings = LLMSettings(concurrency=8, retries=3, **FAST)
+            return RecordedChat(OpenAIChat("m", server.url), store, settings)
+
+        server.behaviour.faults = 0
+        one().ask_all(requests(4))
+        server.behaviour.faults = 1
+        with pytest.raises(ServiceError, match=r"429.*3 pauses in a row"):
+            one().ask_all(requests(50))
+        assert server.sent["429"] <= 8 + 4 + 2 + 1
+        server.behaviour.faults = 0
+        resumed = one()
+        assert all(reply.answer for reply in resumed.ask_all(requests(50)))
+    assert (resumed.usage.reused, resumed.usage.new) == (4, 46)
+
+
 def test_a_wait_longer_than_wanted_stops_instead(store):
     fault = ChatFault("wait", "rate-limit", "host answered 429", retry_after=7200)
     begun = time.monotonic()
@@ -344,28 +424,66 @@ def test_a_wait_longer_than_wanted_stops_instead(store):
 # ---- budget
 
 
-@pytest.mark.parametrize(
-    ("budget", "price"),
-    [
-        ({"requests": 10}, None),
-        ({"tokens": 150}, None),  # 15 an answer
-        ({"usd": 0.0002}, {"input": 1.0, "output": 2.0}),  # 0.00002 an answer
-    ],
-)
-def test_the_budget_is_exceeded_by_no_more_than_those_in_flight(store, budget, price):
-    asked = Asked(delay=0.002)
-    one = chat(asked, store, budget=budget, price=price, concurrency=4)
+PRICE = {"input": 1.0, "output": 2.0}
+LIMITS = [{"requests": 10}, {"tokens": 2500}, {"usd": 0.004}]
+
+
+def dear(request):
+    """As dear as an answer can be: a token for each byte sent, and all that it may have."""
+    sent = len(request.system) + len(request.user) + 64
+    return ChatAnswer("x", input_tokens=sent, output_tokens=request.max_tokens)
+
+
+def spent(store):
+    """(answers, tokens, US dollars) that the store tells of, at `PRICE`."""
+    (found,) = store._reader.execute(
+        "SELECT count(*), sum(input_tokens + output_tokens), sum(input_tokens + 2 * output_tokens)"
+        " / 1e6 FROM answers"
+    )
+    return found
+
+
+@pytest.mark.parametrize("budget", LIMITS)
+def test_a_limit_is_not_passed_even_by_requests_in_flight(store, budget):
+    asked = Asked(dear, delay=0.002)
+    one = chat(asked, store, budget=budget, price=PRICE, concurrency=6)
     with pytest.raises(ServiceError, match=r"budget used up: .*raise llm\.budget"):
-        one.ask_all(requests(50))
-    assert 10 <= len(asked.users) < 10 + 4
+        one.ask_all(requests(50, max_tokens=100))
+    ((name, limit),) = budget.items()
+    used = dict(zip(("requests", "tokens", "usd"), spent(store), strict=True))[name]
+    most = {"requests": 1, "tokens": 180, "usd": 280e-6}[name]  # of one request
+    assert limit - most < used <= limit
     # the same command stops at the same place, a raised limit goes on
+    before = len(asked.users)
     with pytest.raises(ServiceError, match="budget used up"):
-        chat(asked, store, budget=budget, price=price).ask_all(requests(50))
-    assert len(asked.users) < 10 + 4
+        chat(asked, store, budget=budget, price=PRICE).ask_all(requests(50, max_tokens=100))
+    assert len(asked.users) == before
     resumed = chat(asked, store)
-    resumed.ask_all(requests(50))
-    assert resumed.usage.reused >= 10
+    resumed.ask_all(requests(50, max_tokens=100))
+    assert resumed.usage.reused == before
     assert len(asked.users) == 50
+
+
+@pytest.mark.parametrize("budget", LIMITS)
+def test_what_requests_leave_of_their_reserve_is_spent_on_others(store, budget):
+    """Answers take 15 tokens of the 180 that they might."""
+    one = chat(Asked(delay=0.002), store, budget=budget, price=PRICE, concurrency=6)
+    with pytest.raises(ServiceError, match="budget used up"):
+        one.ask_all(requests(400, max_tokens=100))
+    ((name, limit),) = budget.items()
+    used = dict(zip(("requests", "tokens", "usd"), spent(store), strict=True))[name]
+    assert limit - {"requests": 1, "tokens": 181, "usd": 282e-6}[name] < used <= limit
+
+
+def test_the_message_says_what_is_spent_and_what_the_next_request_may_take(store):
+    with pytest.raises(ServiceError) as caught:
+        chat(dear, store, budget={"usd": 0.0005}, price=PRICE, concurrency=1).ask_all(
+            requests(3, max_tokens=100)
+        )
+    # "system" + "request 0" + 64 are 79 tokens, 100 of output at twice the price: 279e-6
+    assert str(caught.value).startswith(
+        "budget used up: 0.0003 of 0.0005 usd, and the next request may take 0.0003; answers so "
+    )
 
 
 def test_unknown_usage_makes_the_cost_unknown_and_does_not_stop(store):
@@ -376,10 +494,26 @@ def test_unknown_usage_makes_the_cost_unknown_and_does_not_stop(store):
     assert "cost unknown" in one.usage.line()
 
 
+def test_answers_that_do_not_tell_their_tokens_are_named_beside_a_limit(store):
+    one = chat(lambda request: ChatAnswer("x"), store, budget={"tokens": 5000})
+    one.ask_all(requests(3))
+    assert any("3 answers did not tell their tokens" in note for note in one.notes)
+
+
 def test_a_money_limit_without_a_price_says_that_it_cannot_hold(store):
-    one = chat(answered, store, budget={"usd": 1})
+    one = chat(answered, store, budget={"usd": 1}, model="a model nobody has priced")
     one.ask_all(requests(3))
     assert any("llm.price" in note for note in one.notes)
+    assert one.usage.usd is None
+
+
+def test_a_price_from_the_table_is_told_with_its_date(store):
+    one = chat(answered, store, model="gpt-4.1-mini", base_url="https://api.openai.com/v1")
+    one.ask_all(requests(2))
+    assert one.usage.usd == pytest.approx(2 * (10 * 0.40 + 5 * 1.60) / 1e6)
+    (note,) = one.notes
+    assert note.startswith("price: 0.4 + 1.6 US dollars per million tokens")
+    assert "as known on 2026-" in note
 
 
 # ---- callers

@@ -65,7 +65,7 @@ def test_a_chunk_without_content_is_counted():
 
 
 def test_no_query_copies_eight_words_or_twelve_characters():
-    chunks = [chunk(str(n), f"{ENGLISH} Part {n}.", "en") for n in range(5)]
+    chunks = [chunk(str(n), f"{ENGLISH} Part {n}.", "en") for n in range(3)]
     for query in extract_queries([*chunks, CHUNKS[1]], [], QuerySettings(per_chunk=3)).queries:
         source = CHINESE if query.language == "zh" else ENGLISH
         words = query.text.split()
@@ -85,3 +85,10 @@ def test_terms_leave_out_function_words_in_both_languages():
 def test_rare_terms_weigh_more():
     idf = inverse_frequencies(["boots fee", "boots", "boots"])
     assert idf["fee"] > idf["boots"] == 1.0  # log(4 / 4) + 1
+
+
+def test_a_table_of_contents_gives_no_queries():
+    text = "Scope of it ..... 4\nFees due ..... 9\nRepairs done ..... 15\nReturns made ..... 22"
+    generation = extract_queries([chunk("toc", text, "en")], [], QuerySettings())
+    assert generation.queries == ()
+    assert [reject.code for reject in generation.rejects] == ["contents"]

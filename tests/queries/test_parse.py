@@ -1,9 +1,11 @@
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedtune.queries.loose import read_value
 from embedtune.queries.parse import Item, parse_queries, without_mark
 
 TWO = [
@@ -37,6 +39,15 @@ def test_a_clean_answer_is_read_as_it_is():
         WHOLE.replace('"query"', '"question"').replace('"evidence"', '"quote"'),
         WHOLE.replace(" is ", " is\n"),
         f"See [1] and {{note}} first. {WHOLE}",
+        f"In the form {{name: text}}: {WHOLE}",
+        f"<think>One</think> more <thinking>{{\"queries\": [7]}}</thinking>{WHOLE}",
+        WHOLE.translate(str.maketrans('{}[]:,', "｛｝［］：，")),
+        re.sub('"([^"]*)"', "“\\1”", WHOLE),
+        re.sub('"([^"]*)"', "‘\\1’", WHOLE),
+        re.sub('"([^"]*)"', "「\\1」", WHOLE).replace(",", "，").replace(":", "："),
+        re.sub('"(queries|query|style|evidence)"', "\\1", WHOLE),
+        WHOLE.replace("}, {", "} {"),
+        f"{WHOLE},",
     ],
 )  # fmt: skip
 def test_an_unambiguous_answer_is_recovered_and_marked(text):
@@ -45,6 +56,42 @@ def test_an_unambiguous_answer_is_recovered_and_marked(text):
     assert parsed.repaired
     texts = [item.query.replace("\n", " ") for item in parsed.items]
     assert texts == [item.query for item in ITEMS]
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ('{"queries": [{"query": "What is "DGX" now?", "evidence": "x"}]}', 'What is "DGX" now?'),
+        ('{"queries": [{"query": "他说"好"，然后呢？", "evidence": "x"}]}', '他说"好"，然后呢？'),
+        ("{'queries': [{'query': 'What's the fee?', 'evidence': None}]}", "What's the fee?"),
+        ('{"queries": [{"query": "a \\ud83d\\ude00 b?"}],}', "a 😀 b?"),
+        ('{"queries": [{"query": "where is C:\\dos?"}]}', "where is C:\\dos?"),
+        ('{"queries": [{"query": "one\n\tline?",},]}', "one\n\tline?"),
+    ],
+)  # fmt: skip
+def test_signs_within_a_text_are_kept(text, query):
+    parsed = parse_queries(text)
+    assert [item.query for item in parsed.items] == [query]
+    assert parsed.repaired
+
+
+def test_the_second_evidence_and_the_answer_are_read():
+    entry = {"query": "a?", "evidence_1": "one", "evidence_2": "two", "answer": "three"}
+    expected = Item("a?", evidence="one", second="two", answer="three")
+    assert parse_queries(json.dumps({"queries": [entry]})).items == (expected,)
+    entry = {"查询": "a?", "证据": ["one", "two"], "答案": "three"}
+    assert parse_queries(json.dumps({"queries": [entry]})).items == (expected,)
+
+
+def test_labels_under_an_entry_of_a_list_belong_to_it():
+    parsed = parse_queries(
+        '1. What is it?\n   - Evidence: "It is a thing."\n   - Style: keywords\n'
+        "2. **Why?**\n   **证据**：因为。\n   答案：因为它。\n"
+    )
+    assert parsed.items == (
+        Item("What is it?", "keywords", "It is a thing."),
+        Item("Why?", evidence="因为。", answer="因为它。"),
+    )
 
 
 def test_a_byte_order_mark_is_no_damage():
@@ -86,6 +133,14 @@ def test_a_plain_list_is_read_without_marks_and_preamble(lines):
         ('{"queries": [{"query": "a?"}]} or {"queries": [{"query": "b?"}]}', "ambiguous"),
         ("x" * 1_000_001, "answer-too-long"),
         ("[" * 100_000, "cut"),
+        ('<think>maybe {"queries": [{"query": "a draft?"}]}', "cut"),
+        # what is whole of it must not pass for all of it
+        (
+            '{"queries": [{"query": "a?"}, {"query": "b?, "evidence": "c"}, {"query": "d?"}]}',
+            "not-json",
+        ),
+        ('{"queries": [{"query": "a?", "query": "b?"}],}', "not-json"),
+        ('{"queries": [{"query": "a?", oops}]}', "not-json"),
     ],
 )
 def test_what_cannot_be_read_safely_is_refused_with_a_reason(text, code):
@@ -119,7 +174,30 @@ def test_marks_are_removed_only_where_they_are_marks():
     assert without_mark("Question 2: why?") == "why?"
 
 
-@given(st.text(max_size=200) | st.text(alphabet="{}[]\",:'qu1. \n\\", max_size=60))
+@pytest.mark.parametrize(
+    "text",
+    ['{"' * 300_000, '["a" ' * 200_000, '{"a":' * 150_000, '"' * 900_000, '{"' + '" , ' * 200_000,
+     '{"a":"' + '",' * 300_000, '{"a" ' * 200_000, "{'" + "x' " * 300_000],
+)  # fmt: skip
+def test_a_hostile_answer_of_a_megabyte_is_refused(text):
+    assert parse_queries(text).code in ("cut", "not-json")
+
+
+@given(st.text(max_size=200) | st.text(alphabet="{}[]\",:'qu1. \n\\｛“”，：", max_size=60))
 def test_no_answer_makes_it_fail(text):
     parsed = parse_queries(text)
     assert bool(parsed.code) != bool(parsed.items) or not parsed.code
+
+
+WHOLE_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+JSON = st.recursive(
+    WHOLE_TEXT | st.none() | st.booleans() | st.integers(-(10**9), 10**9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WHOLE_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(WHOLE_TEXT, JSON, max_size=4) | st.lists(JSON, max_size=4), st.booleans())
+def test_clean_json_is_read_as_json_reads_it(value, ascii_only):
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    assert read_value(f"so: {text} and on", 4) == (json.loads(text), 4 + len(text))

@@ -54,6 +54,19 @@ def test_equal_scores_are_ordered_by_the_id_not_the_position():
         assert [hit.chunk for hit in hits] == sorted(ids, key=tie_breaker)[:7]
 
 
+def test_scores_of_all_chunks_can_be_asked_for_and_cut_to_the_best():
+    retriever = BM25([chunk(f"c{n}", f"word{n} " + "red " * (n % 3)) for n in range(20)])
+    scores = retriever.scores("red")
+    assert (scores > 0).tolist() == [n % 3 > 0 for n in range(20)]
+    [hits] = retriever.search(["red"], 9)
+    best = retriever.best(scores, 9)
+    assert [f"c{row}" for row in best] == [hit.chunk for hit in hits]
+    assert [hit.score for hit in hits] == pytest.approx(scores[best].tolist(), abs=1e-6)
+    scores[best] = 0  # what is taken out is not found
+    assert set(best).isdisjoint(retriever.best(scores, 9))
+    assert (retriever.scores("purple") == 0).all()
+
+
 def test_the_title_is_searched_too_and_chinese_is_found():
     retriever = BM25([chunk("a", "内容甲", "第一章 总则"), chunk("b", "内容乙", "附则")])
     [hits] = retriever.search(["总则是什么？"], 5)

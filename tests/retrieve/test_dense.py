@@ -1,13 +1,23 @@
 """Exact search: against brute force, with ties, damaged vectors and small corpora."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from embedtune.embed.hashing import HashingEmbedder
-from embedtune.errors import IntegrityError
+from embedtune.errors import IntegrityError, ResourceError
 from embedtune.records import Chunk
 from embedtune.retrieve import dense
-from embedtune.retrieve.dense import DenseRetriever, check_vectors, nearest
+from embedtune.retrieve.dense import (
+    DenseRetriever,
+    check_vectors,
+    nearest,
+    pair_scores,
+    scales_of,
+    similarities,
+    vectors_on_disk,
+)
 from embedtune.retrieve.order import tie_breaker
 
 
@@ -123,3 +133,71 @@ def test_collapsed_vectors_pass_only_when_allowed():
     check_vectors(same, ["a", "b", "c"], "m", allow_collapsed=True)
     with pytest.raises(IntegrityError, match="NaN"):
         check_vectors(same * np.nan, ["a", "b", "c"], "m", allow_collapsed=True)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_what_a_query_must_not_be_given_is_left_out(similarity):
+    queries, chunks = vectors(7, 12, 1), vectors(60, 12, 2)
+    ids = [f"c{i}" for i in range(60)]
+    draw = np.random.default_rng(4)
+    without = [np.sort(draw.choice(60, size, replace=False)) for size in (0, 1, 5, 30, 56, 60, 3)]
+    found = nearest(queries, chunks, ids, 5, similarity=similarity, without=without)
+    everything = brute_force(queries, chunks, ids, 60, similarity)
+    for row, (order, barred) in enumerate(zip(everything, without, strict=True)):
+        left = [column for column in order if column not in barred][:5]
+        assert found.indices[row].tolist() == left + [-1] * (5 - len(left))
+        assert np.isneginf(found.scores[row][len(left) :]).all()
+        assert np.isfinite(found.scores[row][: len(left)]).all()
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_pairs_have_the_scores_that_the_search_gives(similarity):
+    queries, chunks = vectors(4, 12, 1), vectors(9, 12, 2) * 3
+    found = nearest(queries, chunks, [f"c{i}" for i in range(9)], 9, similarity=similarity)
+    rows = np.repeat(np.arange(4), 9)
+    scores = pair_scores(queries, chunks, rows, found.indices.ravel(), similarity)
+    assert scores.tolist() == found.scores.ravel().tolist()
+    everything = similarities(queries, chunks, similarity, scales=scales_of(chunks, similarity))
+    exact = found.scores if similarity != "euclidean" else -np.square(found.scores)
+    assert np.take_along_axis(everything, found.indices, 1) == pytest.approx(exact, rel=1e-4)
+
+
+def test_chunks_sorted_from_worst_to_best_are_searched_as_any_other(monkeypatch):
+    monkeypatch.setattr(dense, "CHUNK_BLOCK", 16)
+    angles = np.linspace(1.5, 0, 200)
+    chunks = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    query = np.array([[1, 0]], np.float32)
+    found = nearest(query, chunks, [f"c{i}" for i in range(200)], 3)
+    assert found.indices.tolist() == [[199, 198, 197]]
+
+
+def test_vectors_on_disk_are_those_in_memory_and_leave_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(dense, "CHUNK_BLOCK", 4)
+    texts = [f"text {number}" for number in range(11)]
+    embedder = HashingEmbedder(16)
+    found = vectors_on_disk(embedder, iter(texts), "document", folder=tmp_path)
+    assert isinstance(found, np.memmap)
+    assert np.array_equal(found, embedder.embed(texts, "document"))
+    assert list(tmp_path.iterdir()) == []
+    assert vectors_on_disk(embedder, [], "document").shape == (0, 16)
+
+
+def test_vectors_on_disk_are_checked(tmp_path):
+    class Broken(HashingEmbedder):
+        def embed(self, texts, role):
+            return np.full((len(texts), 16), np.nan, np.float32)
+
+    with pytest.raises(IntegrityError, match="NaN"):
+        vectors_on_disk(Broken(16), ["a", "b"], "document", folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(dir):
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr(dense.tempfile, "TemporaryFile", full)
+    with pytest.raises(ResourceError, match=r"cannot write: .*free some space"):
+        vectors_on_disk(HashingEmbedder(4096), ["a"] * 20, "document", folder=tmp_path)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,49 @@ def test_it_learns_and_leaves_a_model_that_plain_sentence_transformers_loads(tin
     steps = [row["step"] for row in trained.history if "dev" in row]
     assert steps == [0, 6, 12, 18, 24]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "model"]
+
+
+def test_it_learns_from_negatives_and_pairs_may_have_fewer_than_others(tiny_model, tmp_path):
+    pairs = topic_pairs()
+    excluded = excluded_of(pairs)
+    uneven = [
+        replace(
+            pair,
+            negatives=tuple(
+                (other.chunk, other.positive)
+                for other in pairs
+                if other.chunk not in excluded(pair.query)
+            )[: number % 4],
+        )
+        for number, pair in enumerate(pairs)
+    ]
+    trained = train(
+        uneven, str(tiny_model), tmp_path, excluded=excluded, score=accuracy, settings=FAST
+    )
+    assert trained.plan.negatives_per_pair == 3
+    assert trained.best_score > trained.base_score
+
+
+def test_negatives_change_the_training_and_none_wanted_leaves_it_as_it_was(tiny_model, tmp_path):
+    pairs = topic_pairs(16)
+    excluded = excluded_of(pairs)
+    rich = [
+        replace(
+            pair,
+            negatives=((pairs[(n + 3) % 16].chunk, pairs[(n + 3) % 16].positive), ("?", "mud")),
+        )
+        for n, pair in enumerate(pairs)
+    ]
+    short = FAST.model_copy(update={"max_steps": 2, "evaluate_every": 2})
+    losses = []
+    for number, (own, wanted) in enumerate([(pairs, "auto"), (rich, 0), (rich, 1), (rich, "auto")]):
+        trained = train(
+            own, str(tiny_model), tmp_path / str(number), excluded=excluded, score=accuracy,
+            settings=short.model_copy(update={"negatives_per_pair": wanted}),
+        )  # fmt: skip
+        losses.append([row["loss"] for row in trained.history if "loss" in row])
+    assert losses[0] == losses[1]
+    assert losses[1] < losses[2] < losses[3]  # each further passage adds to the denominator
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
@@ -203,6 +247,11 @@ def test_auto_values_follow_the_data():
     assert plan_training(settings, 50_000, 384).epochs == 1
     plan = plan_training(settings, 20, 384)
     assert (plan.batch_size, plan.dimensions) == (10, (384, 256, 128, 64))
+    sizes = {n: plan_training(settings, 500, 384, negatives=n) for n in (0, 1, 2, 4, 9, 50)}
+    assert [plan.batch_size for plan in sizes.values()] == [32, 32, 26, 16, 8, 8]
+    assert sizes[4].negatives_per_pair == 4
+    few = plan_training(TrainingSettings(negatives_per_pair=1, device="cpu"), 500, 384, negatives=9)
+    assert (few.negatives_per_pair, few.batch_size) == (1, 32)
     assert plan_training(settings, 500, 1024).dimensions == (1024, 512, 256, 128, 64)
     assert plan_training(TrainingSettings(matryoshka="off", device="cpu"), 500, 384).dimensions == (
         384,

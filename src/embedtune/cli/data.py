@@ -1,4 +1,4 @@
-"""Commands that make data: read, chunk, generate, split. Each leaves a folder."""
+"""Commands that make data: read, chunk, generate, split, mine, convert."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from embedtune.cli.console import Console, emit
-from embedtune.cli.options import Config, Json, Out, Overrides, Quiet
+from embedtune.cli.options import Columns, Config, Data, Json, Out, Overrides, Quiet, load_settings
+
+BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
 Folder = Annotated[Path, typer.Argument(help="Folder left by the command before.")]
 
@@ -25,7 +27,9 @@ def read(
     """
     from embedtune.pipeline.parts import read_into
 
-    return _finish(read_into(paths, out, _settings(config, overrides), Console(quiet=quiet)), json)
+    return _finish(
+        read_into(paths, out, load_settings(config, overrides), Console(quiet=quiet)), json
+    )
 
 
 def chunk(
@@ -43,13 +47,16 @@ def chunk(
     from embedtune.pipeline.parts import chunk_into
 
     return _finish(
-        chunk_into(documents, out, _settings(config, overrides), Console(quiet=quiet)), json
+        chunk_into(documents, out, load_settings(config, overrides), Console(quiet=quiet)), json
     )
 
 
 def generate(
     chunks: Folder,
     out: Out,
+    preview: Annotated[
+        int | None, typer.Option("--preview", min=1, help="Show the queries of so many chunks.")
+    ] = None,
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     json: Json = False,
@@ -61,11 +68,15 @@ def generate(
 
     Example: embedtune generate work/chunks --out work/queries --set llm.model=deepseek-chat
     """
-    from embedtune.pipeline.parts import generate_into
+    from embedtune.pipeline import parts
 
-    return _finish(
-        generate_into(chunks, out, _settings(config, overrides), Console(quiet=quiet)), json
-    )
+    settings, console = load_settings(config, overrides), Console(quiet=quiet)
+    if preview:
+        from embedtune.cli.runs import show_preview
+
+        show_preview(parts.preview(chunks, out, preview, settings, console), json)
+        return 0
+    return _finish(parts.generate_into(chunks, out, settings, console), json)
 
 
 def split(
@@ -84,15 +95,84 @@ def split(
     from embedtune.pipeline.parts import split_into
 
     return _finish(
-        split_into(chunks, queries, out, _settings(config, overrides), Console(quiet=quiet)), json
+        split_into(chunks, queries, out, load_settings(config, overrides), Console(quiet=quiet)),
+        json,
     )
 
 
-def _settings(config: Path | None, overrides: list[str]):
-    from embedtune.config import load_config, load_environment
+def mine(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .jsonl, .csv, …")],
+    base: Annotated[str, typer.Option("--base", help="Model that finds the negatives.")] = BASE,
+    columns: Columns = "",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Triplets for the train queries of a data set, with negatives that are none of the answers.
 
-    load_environment(Path.cwd())
-    return load_config(config, overrides)
+    Example: embedtune mine --data data/ --base model/ --out triplets.jsonl --set negatives.count=2
+    """
+    from dataclasses import asdict
+
+    from embedtune.pipeline.parts import mine_triplets
+
+    settings = load_settings(config, overrides, columns)
+    found = mine_triplets(data, base, out, settings, Console(quiet=quiet))
+    account = {key: value for key, value in asdict(found.account).items() if key != "settings"}
+    result = {
+        "out": str(found.out),
+        "triplets": found.rows,
+        "false_negative_rate": found.account.false_negative_rate,
+        **account,
+    }
+    emit(
+        result,
+        as_json=json,
+        text=lambda: "\n".join([*found.account.lines(), f"{found.out}: {found.rows} triplets"]),
+    )
+    return 4 if found.unusable else 0
+
+
+def convert(
+    data: Data,
+    to: Annotated[
+        str, typer.Option("--to", help="pairs, triplets, scored, binary, labelled or beir.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File (.jsonl, .csv, .parquet, .json) or folder.")
+    ],
+    kind: Annotated[
+        str, typer.Option("--type", help="Of a folder's files: jsonl, csv, parquet, json, hf.")
+    ] = "jsonl",
+    base: Annotated[
+        str, typer.Option("--base", help="Model that finds negatives, where triplets need some.")
+    ] = BASE,
+    columns: Columns = "",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """A data set in another of the field's formats, as sentence-transformers and datasets read it.
+
+    Example: embedtune convert --data data/ --to triplets --out triplets/
+    """
+    from embedtune.pipeline.convert import convert_data
+
+    settings = load_settings(config, overrides, columns)
+    found = convert_data(data, to, out, kind, base, settings, Console(quiet=quiet))
+    rows = ", ".join(f"{count:,} {name}" for name, count in found.rows.items())
+    result = {
+        "out": str(found.out),
+        "from": found.format,
+        "to": to,
+        "rows": dict(found.rows),
+        "notes": list(found.notes),
+    }
+    emit(result, as_json=json, text=lambda: f"{found.out}: {found.format} to {to}: {rows}")
+    return 4 if found.unusable else 0
 
 
 def _finish(part, json: bool) -> int:

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from embedtune.cli.console import Console, emit, table
-from embedtune.cli.options import Config, Data, Json, Out, Overrides, Quiet, Split, Strict
+from embedtune.cli.options import (
+    Columns,
+    Config,
+    Data,
+    Json,
+    Out,
+    Overrides,
+    Quiet,
+    Split,
+    Strict,
+    load_settings,
+)
 
 Require = Annotated[str, typer.Option("--require", help="Verdicts that are good enough; else 9.")]
 
@@ -15,6 +26,7 @@ def train(
     data: Data,
     out: Out,
     base: Annotated[str, typer.Option("--base", help="Model name or folder to start from.")],
+    columns: Columns = "",
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     fresh: Annotated[
@@ -24,15 +36,13 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Fine-tune a model on a BEIR folder; only its train and dev qrels are used.
+    """Fine-tune a model on your data; only its train and dev splits are used.
 
     Example: embedtune train --data data/ --base sentence-transformers/all-MiniLM-L6-v2 --out model/
     """
-    from embedtune.config import load_config, load_environment
     from embedtune.pipeline.parts import train_into
 
-    load_environment(Path.cwd())
-    settings = load_config(config, overrides)
+    settings = load_settings(config, overrides, columns)
     trained = train_into(
         data, base, out, settings, Console(quiet=quiet), fresh=fresh, strict=strict
     )
@@ -46,6 +56,7 @@ def evaluate(
         list[str], typer.Argument(help="[label=]MODEL, bm25, hybrid:MODEL or openai:MODEL.")
     ],
     split: Split = "test",
+    columns: Columns = "",
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     json: Json = False,
@@ -56,11 +67,9 @@ def evaluate(
     Example: embedtune evaluate --data data/ bm25 all-MiniLM-L6-v2 tuned=model/ hybrid:model/
     """
     from embedtune.cli.runs import systems_text
-    from embedtune.config import load_config, load_environment
     from embedtune.pipeline.parts import evaluate_systems
 
-    load_environment(Path.cwd())
-    settings = load_config(config, overrides)
+    settings = load_settings(config, overrides, columns)
     found = evaluate_systems(data, split, systems, settings, Console(quiet=quiet))
     result = {
         "data": str(data),
@@ -77,6 +86,7 @@ def compare(
     base: Annotated[str, typer.Option("--base", help="The untuned model.")],
     tuned: Annotated[str, typer.Option("--tuned", help="The candidate.")],
     split: Split = "test",
+    columns: Columns = "",
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     strict: Strict = False,
@@ -89,11 +99,9 @@ def compare(
     Example: embedtune compare --data data/ --base all-MiniLM-L6-v2 --tuned model/ --json
     """
     from embedtune.cli.runs import Required, judgement_text
-    from embedtune.config import load_config, load_environment
     from embedtune.pipeline.parts import compare_models
 
-    load_environment(Path.cwd())
-    settings = load_config(config, overrides)
+    settings = load_settings(config, overrides, columns)
     wanted = Required(require)
     found = compare_models(data, split, base, tuned, settings, Console(quiet=quiet), strict=strict)
     judgement = found.judgement

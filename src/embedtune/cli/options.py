@@ -1,9 +1,12 @@
 """Options that several commands share, each declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from embedtune.config import RunSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages on standard error.")]
@@ -18,9 +21,29 @@ Out = Annotated[
     Path, typer.Option("--out", "-o", help="Folder to write; made whole or not at all.")
 ]
 Data = Annotated[
-    Path, typer.Option("--data", help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv.")
+    Path,
+    typer.Option(
+        "--data", help="BEIR folder; file or folder of pairs, triplets, …; hf:OWNER/NAME."
+    ),
+]
+Columns = Annotated[
+    str,
+    typer.Option("--columns", help="Columns by role, e.g. anchor=question,positive=answer."),
 ]
 Split = Annotated[str, typer.Option("--split", help="Which qrels to use.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Near-duplicates across given splits are an error.")
 ]
+
+
+def load_settings(config: Path | None, overrides: list[str], columns: str = "") -> "RunSettings":
+    """The settings of file and command line; ``--columns`` over those of the file."""
+    from embedtune.config import load_config, load_environment
+
+    load_environment(Path.cwd())
+    settings = load_config(config, overrides)
+    if columns:
+        from embedtune.datasets.columns import parse_columns
+
+        settings = settings.model_copy(update={"columns": parse_columns(columns)})
+    return settings

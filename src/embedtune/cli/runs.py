@@ -3,13 +3,16 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedtune.cli.console import Console, emit, table
 from embedtune.cli.options import Config, Json, Overrides, Quiet
 from embedtune.errors import ConfigError, NothingUsable, RequirementError
+
+if TYPE_CHECKING:
+    from embedtune.queries import Preview
 
 Require = Annotated[
     str, typer.Option("--require", help="Verdicts that are good enough, e.g. ship,ship-hybrid; "
@@ -59,6 +62,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and cost.")
     ] = False,
+    preview: Annotated[
+        int | None, typer.Option("--preview", min=1, help="Show the queries of so many chunks.")
+    ] = None,
     require: Require = "",
     json: Json = False,
     quiet: Quiet = False,
@@ -81,6 +87,11 @@ def run(
         found = plan(settings, console)
         emit(found, as_json=json, text=lambda: "\n".join(f"{k}: {v}" for k, v in found.items()))
         return 0
+    if preview:
+        from embedtune.pipeline.run import preview as preview_run
+
+        show_preview(preview_run(settings, console, preview), json)
+        return 0
     return _run(settings, console, json, yes=yes, require=require,
                 command=shlex.join(["embedtune", *sys.argv[1:]]))  # fmt: skip
 
@@ -98,6 +109,16 @@ def _run(settings, console: Console, json: bool, *, yes: bool = False, require: 
     )
     wanted.check(outcome.judgement.verdict.verdict)
     return 4 if outcome.unusable_input else 0
+
+
+def show_preview(preview: "Preview", json: bool) -> None:
+    """What a few chunks would be asked, for people or as JSON."""
+
+    def text() -> str:
+        samples = ["\n".join(sample.lines()) for sample in preview.samples]
+        return "\n\n".join([*samples, preview.usage.line()])
+
+    emit(preview.as_json(), as_json=json, text=text)
 
 
 class Required:

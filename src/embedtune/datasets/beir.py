@@ -3,23 +3,25 @@
 Layout: Thakur et al. 2021, arXiv:2104.08663. Every file in qrels/ is a split of that name.
 """
 
+import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from embedtune.decode import Undecodable, decode
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
-from embedtune.files import read_jsonl, visible, write_jsonl, write_text
+from embedtune.files import read_json, read_jsonl, visible, write_json, write_jsonl, write_text
 from embedtune.language import language_of
 from embedtune.records import Chunk, Counts, Query, Reject, RetrievalSet
 
 Record = TypeVar("Record")
 STAGE = "data"
 EXAMPLES = 3
+FACTS = "embedtune.json"  # what the layout has no place for
 LAYOUT = "a BEIR folder has corpus.jsonl, queries.jsonl and qrels/*.tsv, one file a split"
 
 
@@ -58,10 +60,10 @@ def read_beir(folder: Path) -> BeirReading:
     def chunk(identity: str, text: str, row: Mapping[str, Any]) -> Chunk:
         return _chunk(identity, text, row, ends)
 
-    chunks = _rows(folder / "corpus.jsonl", rejects, chunk)
-    queries = _rows(folder / "queries.jsonl", rejects, _query)
-    qrels: dict[str, dict[str, dict[str, int]]] = {}
     notes: list[str] = []
+    chunks = _rows(folder / "corpus.jsonl", rejects, notes, chunk)
+    queries = _rows(folder / "queries.jsonl", rejects, notes, _query)
+    qrels: dict[str, dict[str, dict[str, int]]] = {}
     accepted = len(chunks) + len(queries)
     lost = _Lost.of(rejects, folder)
     for path in files:
@@ -77,12 +79,25 @@ def read_beir(folder: Path) -> BeirReading:
     copies = sum(not reject.unusable for reject in rejects)
     return BeirReading(
         RetrievalSet(
-            folder.resolve().name, tuple(chunks.values()), tuple(queries.values()), qrels, True
+            folder.resolve().name,
+            tuple(chunks.values()),
+            tuple(queries.values()),
+            qrels,
+            given_splits=True,
+            shared_passages=_shares_passages(folder),
         ),
         tuple(rejects),
         tuple(notes),
         Counts(accepted + len(rejects), accepted, len(rejects) - copies, copies),
     )
+
+
+def _shares_passages(folder: Path) -> bool:
+    try:
+        facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
+    except ValueError:
+        return False
+    return isinstance(facts, dict) and facts.get("shared_passages") is True
 
 
 def write_beir(data: RetrievalSet, folder: Path) -> None:
@@ -103,6 +118,10 @@ def write_beir(data: RetrievalSet, folder: Path) -> None:
             for chunk, grade in grades.items()
         ]
         write_text(folder / "qrels" / f"{split}.tsv", "\n".join(lines) + "\n")
+    if data.shared_passages:
+        write_json(folder / FACTS, {"shared_passages": True})
+    else:
+        (folder / FACTS).unlink(missing_ok=True)
 
 
 def _corpus_row(chunk: Chunk) -> dict[str, Any]:
@@ -115,12 +134,15 @@ def _corpus_row(chunk: Chunk) -> dict[str, Any]:
 
 
 def _rows(
-    path: Path, rejects: list[Reject], made: Callable[[str, str, Mapping[str, Any]], Record]
+    path: Path,
+    rejects: list[Reject],
+    notes: list[str],
+    made: Callable[[str, str, Mapping[str, Any]], Record],
 ) -> dict[str, Record]:
     """The usable rows by id."""
     records: dict[str, Record] = {}
     lines: dict[str, int] = {}
-    for line, row in read_jsonl(path, rejects, STAGE):
+    for line, row in read_jsonl(path, rejects, STAGE, notes):
         identity = _text_of(row.get("_id"))
         fault = _fault(row, lines)
         if fault:
@@ -236,42 +258,62 @@ def _qrels(
     except Undecodable as error:
         reject(1, "encoding", str(error), [])
         return {}, 0, 0
-    judged: dict[tuple[str, str], tuple[int, int]] = {}  # -> grade, line
+    judged: dict[str, dict[str, int]] = {}
+    lines: dict[tuple[str, str], int] = {}  # of judgements, once one is repeated
+    zeros = accepted = 0
     unknown: dict[str, dict[str, list[tuple[int, list[str]]]]] = {
         "queries.jsonl": defaultdict(list),
         "corpus.jsonl": defaultdict(list),
     }
-    for line, row in enumerate(re.split(r"\r\n|\r|\n", text), 1):
-        cells = row.split("\t")
-        if not row.strip() or (line == 1 and len(cells) == 3 and not _is_grade(cells[2])):
-            continue  # blank, or the header
-        if len(cells) == 4 and _is_grade(cells[3]):
-            cells = [cells[0], *cells[2:]]  # TREC: query, iteration, passage, grade
+    for line, cells in _qrels_lines(text):
         if len(cells) != 3 or not _is_grade(cells[2]):
             expected = "expected query-id, corpus-id and a whole-number score, separated by tabs"
             reject(line, "qrels", expected, cells)
             continue
-        query, chunk, grade = cells[0], cells[1], int(float(cells[2]))
-        if query not in queries:
-            unknown["queries.jsonl"][query].append((line, cells))
-        elif chunk not in chunks:
-            unknown["corpus.jsonl"][chunk].append((line, cells))
-        elif (query, chunk) in judged:
-            first, where = judged[query, chunk]
+        query, chunk, grade = queries.get(cells[0]), chunks.get(cells[1]), int(float(cells[2]))
+        if query is None:
+            unknown["queries.jsonl"][cells[0]].append((line, cells))
+        elif chunk is None:
+            unknown["corpus.jsonl"][cells[1]].append((line, cells))
+        elif chunk.id in judged.setdefault(query.id, {}):
+            lines = lines or _first_lines(text)
+            first, where = judged[query.id][chunk.id], lines[query.id, chunk.id]
             message = f"judged {first} on line {where} already; the first one counts"
             reject(line, "repeated-judgement", message, cells, unusable=grade != first)
         else:
-            judged[query, chunk] = grade, line
+            judged[query.id][chunk.id] = grade
+            accepted += 1
+            zeros += grade <= 0
     _refuse_strangers(path, unknown, {"queries.jsonl": queries, "corpus.jsonl": chunks}, lost)
     for name, found in unknown.items():
         for identity, places in found.items():
             for line, cells in places:
                 reject(line, "lost", f"{visible(identity)} was rejected in {name}", cells)
-    qrels: dict[str, dict[str, int]] = {}
-    for (query, chunk), (grade, _) in judged.items():
-        if grade > 0:
-            qrels.setdefault(query, {})[chunk] = grade
-    return qrels, len(judged), sum(grade <= 0 for grade, _ in judged.values())
+    if zeros:
+        judged = {
+            query: {chunk: grade for chunk, grade in grades.items() if grade > 0}
+            for query, grades in judged.items()
+        }
+    return {query: grades for query, grades in judged.items() if grades}, accepted, zeros
+
+
+def _qrels_lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) without blank lines and the header; TREC's four columns as three."""
+    for line, row in enumerate(io.StringIO(text, newline=None), 1):
+        cells = row.rstrip("\n").split("\t")
+        if not row.strip() or (line == 1 and len(cells) == 3 and not _is_grade(cells[2])):
+            continue
+        if len(cells) == 4 and _is_grade(cells[3]):
+            cells = [cells[0], *cells[2:]]  # TREC: query, iteration, passage, grade
+        yield line, cells
+
+
+def _first_lines(text: str) -> dict[tuple[str, str], int]:
+    lines: dict[tuple[str, str], int] = {}
+    for line, cells in _qrels_lines(text):
+        if len(cells) == 3:
+            lines.setdefault((cells[0], cells[1]), line)
+    return lines
 
 
 def _refuse_strangers(

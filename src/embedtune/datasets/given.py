@@ -11,6 +11,7 @@ from embedtune.files import visible
 from embedtune.records import Qrels, Reject, RetrievalSet
 from embedtune.relevance import merge_qrels, twins_of
 from embedtune.similar import components, normalise
+from embedtune.similar import near_duplicates as find_near_duplicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,20 @@ def check_given_splits(
     shown. Boilerplate (near-duplicates in more than 3 documents) is a leak to its direct
     near-duplicates but joins no groups. Other parts (``test_…``) are no leak.
 
+    Where all splits search the same passages by design (labelled texts), the texts of the queries
+    are compared instead: it is they that training sees.
+
+    Args:
+        near_duplicates: Pairs of indices of passages.
+
     Raises:
         IntegrityError: The same query text with the same passage is in two splits; with
             ``strict``, any near-duplicate across splits too.
     """
     qrels = {name: data.qrels.get(name, {}) for name in NAMES}
     texts = {query.id: normalise(query.text) for query in data.queries}
+    if data.shared_passages:
+        return _check_texts(data.name, qrels, texts, strict=strict)
     _refuse_copies(data.name, qrels, texts)
     index = {chunk.id: number for number, chunk in enumerate(data.chunks)}
     twins = twins_of(data.chunks, near_duplicates)
@@ -73,16 +82,66 @@ def check_given_splits(
     across = sum(
         split_of[one] != split_of[other] for one, other in ids if {one, other} <= split_of.keys()
     )
-    notes = []
-    if across or left_out or affected:
-        notes.append(
-            f"{across} pairs of passages judged in different splits are near-duplicates; "
-            f"{len(left_out)} of {len(qrels['train'])} train queries are left out of training, "
-            f"{len(affected)} of {len(qrels['test'])} test queries are flagged"
+    found = f"{across} pairs of passages judged in different splits are near-duplicates"
+    return _report(data.name, qrels, left_out, affected, across, found, strict=strict)
+
+
+def _report(
+    name: str,
+    qrels: Mapping[str, Qrels],
+    left_out: tuple[str, ...],
+    affected: tuple[str, ...],
+    pairs: int,
+    found: str,
+    *,
+    strict: bool,
+) -> LeakReport:
+    if not (pairs or left_out or affected):
+        return LeakReport((), (), 0, ())
+    note = (
+        f"{found}; {len(left_out)} of {len(qrels['train'])} train queries are left out of "
+        f"training, {len(affected)} of {len(qrels['test'])} test queries are flagged"
+    )
+    if strict and pairs:
+        raise IntegrityError(f"{name}: {note} (--strict)")
+    return LeakReport(left_out, affected, pairs, (note,))
+
+
+def _check_texts(
+    name: str, qrels: Mapping[str, Qrels], texts: Mapping[str, str], *, strict: bool
+) -> LeakReport:
+    """Leaks between splits of labelled texts, which are queries and passages at once."""
+    first: dict[str, tuple[str, str]] = {}
+    twice = []
+    for split, part in qrels.items():
+        for query, grades in part.items():
+            known, where = first.setdefault(texts[query], (query, split))
+            if where != split and not grades.keys().isdisjoint(qrels[where][known]):
+                twice.append(f"{visible(texts[query], 60)} ({where} and {split})")
+    if twice:
+        total = sum(map(len, qrels.values()))
+        raise IntegrityError(
+            f"{name}: {len(twice)} of {total} texts ({len(twice) / total:.1%}) stand in two splits "
+            f"with the same label, e.g. {'; '.join(twice[:3])}; remove them from one"
         )
-    if strict and across:
-        raise IntegrityError(f"{data.name}: {notes[0]} (--strict)")
-    return LeakReport(left_out, affected, across, tuple(notes))
+    asked = [(query, split) for split, part in qrels.items() for query in part]
+    pairs = 0
+    close: dict[str, set[str]] = {"train": set(), "dev": set(), "test": set()}
+    for one, other in find_near_duplicates([texts[query] for query, _ in asked]):
+        splits = {asked[one][1], asked[other][1]}
+        pairs += len(splits) == 2
+        if len(splits) == 2 and "train" in splits:
+            for query, split in (asked[one], asked[other]):
+                close[split].add(query)
+    return _report(
+        name,
+        qrels,
+        tuple(query for query in qrels["train"] if query in close["train"]),
+        tuple(query for query in qrels["test"] if query in close["test"]),
+        pairs,
+        f"{pairs} pairs of texts in different splits are near-duplicates",
+        strict=strict,
+    )
 
 
 def _refuse_copies(name: str, qrels: Mapping[str, Qrels], texts: Mapping[str, str]) -> None:
@@ -120,12 +179,20 @@ def complete_splits(
 ) -> Completion:
     """``data`` with train, dev and test; what it lacks is cut out of what it has.
 
+    Args:
+        near_duplicates: Pairs of indices of passages.
+
     Raises:
         NothingUsable: There is no train split: nothing to train on that test does not know.
     """
     have = {name for name in NAMES if data.qrels.get(name)}
     if have == set(NAMES):
         return Completion(data)
+    if data.shared_passages:  # divided by the rows when they were read, where there are enough
+        raise NothingUsable(
+            f"{data.name}: no {' and no '.join(name for name in NAMES if name not in have)} split, "
+            "and too few texts to cut one; give more"
+        )
     if not have:  # judgements under another name: all of them are ours to divide
         pool, rest, names = merge_qrels(data.qrels.values()), {}, NAMES
     elif "train" in have:

@@ -31,6 +31,7 @@ WANTED_TEST_GROUPS = 20
 MOST = {"test": 0.30, "dev": 0.15}  # share of the queries that a part may be raised to
 FEW_QUERIES = 30
 REAL_QUERIES = {"test": 100, "dev": 50}  # a part is raised for so many real queries
+EXAMPLE = "example"  # flag of a real query that generation was shown, for its tone
 ENOUGH_REAL = 50  # queries, in
 ENOUGH_REAL_GROUPS = 10  # groups: from here the real ones of a part are enough by themselves
 TYPICAL_SD = 0.35  # of nDCG@10 over queries, as seen on real sets
@@ -185,7 +186,9 @@ def split_queries(
     ]
     parts, outdone = _real_alone(parts, by_id, grouping.of_query, notes)
     dropped += [
-        _drop(by_id[query], "beside-real", "generated; the real queries of its part decide")
+        _drop(by_id[query], "example", "it was shown to the model that wrote the others")
+        if by_id[query].origin == "user"
+        else _drop(by_id[query], "beside-real", "generated; the real queries of its part decide")
         for query in outdone
     ]
     made = {
@@ -252,10 +255,16 @@ def _real_alone(
     group_of: Mapping[str, str],
     notes: list[str],
 ) -> tuple[dict[str, str], list[str]]:
-    """Parts without the generated queries that real ones make needless, and those queries."""
-    outdone: list[str] = []
+    """Parts without the generated queries that real ones make needless, and without those real
+    ones that the writer of the generated ones has seen; and the queries left out."""
+    outdone = [
+        query
+        for query, part in parts.items()
+        if part in ("test", "dev") and EXAMPLE in queries[query].flags
+    ]
+    seen = set(outdone)
     for name in ("test", "dev"):
-        members = [query for query, part in parts.items() if part == name]
+        members = [query for query, part in parts.items() if part == name and query not in seen]
         real = [query for query in members if queries[query].origin == "user"]
         groups = {group_of[query] for query in real}
         others = [query for query in members if queries[query].origin != "user"]
@@ -287,13 +296,13 @@ def _assign(
     real = Counter(of_query[query] for query in of_query if queries[query].origin == "user")
     mixed = 0 < real.total() < len(of_query)  # otherwise all groups are alike
     for groups in by_language.values():
-        groups.sort(key=lambda group: (mixed and not real[group], _draw(settings.seed, group)))
+        groups.sort(key=lambda group: (mixed and not real[group], draw_order(settings.seed, group)))
     sizes = {group: len(own) for group, own in members.items()}
     wanted = {
-        name: _share(name, len(of_query), settings) for name in ("test", "dev") if name in names
+        name: share_of(name, len(of_query), settings) for name in ("test", "dev") if name in names
     }
     begin = dict(wanted)
-    parts = _fill(by_language, sizes, wanted)
+    parts = fill_parts(by_language, sizes, wanted)
 
     def lacks(name: str) -> bool:
         if wanted[name] >= MOST[name] or getattr(settings, name) is not None:
@@ -307,7 +316,7 @@ def _assign(
     for name in wanted:
         while lacks(name):
             wanted[name] = min(MOST[name], wanted[name] + 0.01)
-            parts = _fill(by_language, sizes, wanted)
+            parts = fill_parts(by_language, sizes, wanted)
         if wanted[name] > begin[name]:
             notes.append(
                 f"{name} raised from {begin[name]:.0%} to {wanted[name]:.0%} of the queries; it "
@@ -320,7 +329,7 @@ def _count(parts: Mapping[str, str], name: str) -> int:
     return sum(part == name for part in parts.values())
 
 
-def _fill(
+def fill_parts(
     by_language: Mapping[str, Sequence[str]],
     sizes: Mapping[str, int],
     wanted: Mapping[str, float],
@@ -341,7 +350,7 @@ def _fill(
     return parts
 
 
-def _share(name: str, total: int, settings: SplitSettings) -> float:
+def share_of(name: str, total: int, settings: SplitSettings) -> float:
     given = getattr(settings, name)
     if isinstance(given, float):
         return given
@@ -352,7 +361,7 @@ def _share(name: str, total: int, settings: SplitSettings) -> float:
     return 1.0
 
 
-def _draw(seed: int, group: str) -> str:
+def draw_order(seed: int, group: str) -> str:
     return hashlib.sha256(f"{seed}/{group}".encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from embedtune.documents.clean import clean
 from embedtune.documents.outline import ARTICLE, named_rank
-from embedtune.documents.reading import Broken, Part
+from embedtune.documents.reading import Broken, Ocr, Part, Seen
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument
+    from pypdfium2 import PdfDocument, PdfPage
 
 EDGE = 4  # lines at the top and bottom of a page that may be running heads
 LONGEST_HEAD = 80  # characters of a running head
@@ -31,6 +31,9 @@ LARGER_RANK = 23  # beside numbered headings (outline.py)
 BOLD_RANK = 28
 HYPHEN = "\ufffe"  # stands for a hyphen at a line end
 SOFT_HYPHENS = (0x02, 0xFFFE)  # pdfium's signs for it
+FEW_CHARACTERS = 20  # of text on a page that was scanned: a stamp, a page number
+UNSURE = 0.8  # confidence of OCR below which a page is named
+NO_OCR = Ocr(advice="scans are not recognised")
 
 
 @dataclass(slots=True)
@@ -49,20 +52,43 @@ class _Page:
     lines: list[_Line] = field(default_factory=list)
     blank: bool = False  # nothing at all is drawn on it
     failed: str = ""
+    scanned: bool = False  # what there is to read is drawn, not text
+    seen: Seen | None = None  # what OCR found
+
+    @property
+    def unread(self) -> bool:
+        """It may hold text that is not known."""
+        return bool(self.failed) or (self.scanned and (self.seen is None or bool(self.seen.failed)))
 
 
-def read_pdf(data: bytes, password: str | None) -> Part:
-    """The text of a PDF as one part, with the offsets of its pages.
+def read_pdf(data: bytes, password: str | None, ocr: Ocr = NO_OCR) -> Part:
+    """The text of a PDF as one part, with the offsets of its pages. Scanned pages go to ``ocr``.
 
     Raises:
         Broken: Not a PDF, encrypted, or without any text.
     """
     pages = _pages(data, password)
     part = Part(kind="pdf")
-    _name_missing(pages, part)
+    _recognise(pages, ocr, part)
+    _name_missing(pages, ocr, part)
     _drop_running_heads(pages, part)
     _compose(pages, part)
     part.meta["page_count"] = str(len(pages))
+    return part
+
+
+def read_scan(count: int, ocr: Ocr) -> Part:
+    """Pages that are nothing but pictures, as one part.
+
+    Raises:
+        Broken: No text was found in any of them.
+    """
+    pages = [_Page(number, scanned=True) for number in range(1, count + 1)]
+    part = Part(kind="image")
+    _recognise(pages, ocr, part)
+    _name_missing(pages, ocr, part)
+    _drop_running_heads(pages, part)
+    _compose(pages, part)
     return part
 
 
@@ -112,6 +138,9 @@ def _page(document: "PdfDocument", index: int) -> _Page:
             if line := _line(handle, codes, start, min(place + 1, count)):
                 result.lines.append(line)
             start = place + 1
+    characters = sum(map(str.isalnum, "".join(line.text for line in result.lines)))
+    if characters < FEW_CHARACTERS:
+        result.scanned = _is_picture(page) if characters else not result.blank
     textpage.close()
     page.close()
     return result
@@ -179,32 +208,98 @@ def _bold(handle: object, place: int) -> bool:
 # ---- pages without text
 
 
-def _name_missing(pages: list[_Page], part: Part) -> None:
-    empty = [page for page in pages if not any(_letters(line.text) for line in page.lines)]
-    failed = [page.number for page in empty if page.failed]
-    blank = [page.number for page in empty if page.blank]
-    scans = [page.number for page in empty if not page.failed and not page.blank]
-    if len(empty) == len(pages):
-        what = "no page" if not failed else "no readable page"
+def _is_picture(page: "PdfPage") -> bool:
+    """Whether images cover half of it, or lie in forms."""
+    import pypdfium2.raw as pdfium
+
+    area = 0.0
+    for place in range(pdfium.FPDFPage_CountObjects(page.raw)):
+        item = pdfium.FPDFPage_GetObject(page.raw, place)
+        kind = pdfium.FPDFPageObj_GetType(item)
+        if kind == pdfium.FPDF_PAGEOBJ_FORM and any(
+            pdfium.FPDFPageObj_GetType(pdfium.FPDFFormObj_GetObject(item, inner))
+            == pdfium.FPDF_PAGEOBJ_IMAGE
+            for inner in range(pdfium.FPDFFormObj_CountObjects(item))
+        ):
+            return True
+        if kind == pdfium.FPDF_PAGEOBJ_IMAGE:
+            left, bottom, right, top = (ctypes.c_float() for _ in range(4))
+            pdfium.FPDFPageObj_GetBounds(item, left, bottom, right, top)
+            area += (right.value - left.value) * (top.value - bottom.value)
+    width, height = page.get_size()
+    return area >= width * height / 2
+
+
+def _recognise(pages: list[_Page], ocr: Ocr, part: Part) -> None:
+    """Give scanned pages the lines that OCR finds."""
+    scans = {page.number: page for page in pages if page.scanned}
+    if not scans or not ocr.engine:
+        return
+    done = []
+    for number, seen in ocr.recognise(tuple(scans)).items():
+        page = scans[number]
+        page.seen = seen
+        if seen.lines:
+            done.append(page)
+            page.lines = [
+                _Line(clean(line.text).text, line.left, line.right, line.base, line.size, False)
+                for line in seen.lines
+            ]
+    if not done:
+        return
+    confidence = sum(page.seen.confidence for page in done if page.seen) / len(done)
+    part.meta["ocr_pages"] = ranges(page.number for page in done)
+    part.meta["ocr_engine"] = ocr.engine
+    part.meta["ocr_confidence"] = f"{confidence:.2f}"
+    unsure = [page.number for page in done if page.seen and page.seen.confidence < UNSURE]
+    part.note(
+        f"{len(done)} of {len(pages)} pages recognised by {ocr.engine}, mean confidence "
+        f"{confidence:.0%}: pages {ranges(page.number for page in done)}"
+        + (f"; unsure, check them: pages {ranges(unsure)}" if unsure else "")
+    )
+
+
+def _name_missing(pages: list[_Page], ocr: Ocr, part: Part) -> None:
+    broken = [page.number for page in pages if page.failed]
+    blank = [page.number for page in pages if page.blank]
+    pictures, unseen = [], []
+    for page in pages:
+        if page.scanned and page.seen and not page.seen.lines and not page.seen.failed:
+            pictures.append(page.number)
+        elif page.unread and not page.failed:
+            unseen.append(page.number)
+    failures = dict.fromkeys(page.seen.failed for page in pages if page.seen and page.seen.failed)
+    why = "; ".join(failures) or ocr.advice
+    missing = sorted({*broken, *blank, *pictures, *unseen})
+    if len(missing) == len(pages) and not any(
+        _letters(line.text) for page in pages for line in page.lines
+    ):
+        if part.kind == "image" and pictures == missing:
+            raise Broken("no-text", f"{ocr.engine} finds no text in it", unusable=False)
+        what = "readable page" if broken else "page"
         raise Broken(
             "no-text",
-            f"{what} of {len(pages)} has text (scanned, or empty; pages "
-            f"{ranges(page.number for page in empty)}); scans are not recognised: give the text "
-            "itself",
+            f"no {what} of {len(pages)} has text (scanned, or empty; pages {ranges(missing)})"
+            + (f"; {why}" if why else ""),
         )
-    if scans:
+    if unseen:
         part.reject(
             "pages-without-text",
-            f"{len(scans)} of {len(pages)} pages ({len(scans) / len(pages):.0%}) have no text "
-            f"layer: pages {ranges(scans)}; scans are not recognised; the other pages are kept",
+            f"{len(unseen)} of {len(pages)} pages ({len(unseen) / len(pages):.0%}) have no text "
+            f"layer: pages {ranges(unseen)}; {why}; the other pages are kept",
         )
-    if failed:
+    if broken:
         part.reject(
             "broken-pages",
-            f"{len(failed)} of {len(pages)} pages cannot be read: pages {ranges(failed)}; "
+            f"{len(broken)} of {len(pages)} pages cannot be read: pages {ranges(broken)}; "
             "the others are kept",
         )
         part.meta["partial"] = "true"
+    if pictures:
+        part.note(
+            f"{len(pictures)} of {len(pages)} pages are pictures in which {ocr.engine} finds no "
+            f"text: {ranges(pictures)}"
+        )
     if blank:
         part.note(f"{len(blank)} of {len(pages)} pages are blank: {ranges(blank)}")
 
@@ -315,7 +410,9 @@ def _compose(pages: list[_Page], part: Part) -> None:
     above: _Line | None = None
     rank_above = 0
     mended = 0
+    torn = False  # what a page said is not known
     for page in pages:
+        torn |= page.unread
         layout = _Layout(page.lines, usual)
         for number, line in enumerate(page.lines):
             rank = _rank(page.lines, number, layout, titles)
@@ -323,8 +420,9 @@ def _compose(pages: list[_Page], part: Part) -> None:
             if above is not None:
                 joint = _joint(above, line, layout, new_page=number == 0)
                 same = rank_above and rank and line.size == above.size and line.bold == above.bold
-                if (rank or rank_above) and not (same and joint in (" ", "", HYPHEN)):
+                if torn or ((rank or rank_above) and not (same and joint in (" ", "", HYPHEN))):
                     joint = "\n\n"
+                torn = False
             if joint == HYPHEN:
                 joint, mended = "", mended + 1
                 pieces[-1], cut = _mend(pieces[-1], line.text, words)

@@ -1,24 +1,28 @@
 """Folders and files to documents. Every file is read by a child process under limits."""
 
-import fnmatch
-import json
-import logging
 import os
-import stat
-import subprocess
-import sys
-import threading
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field
 
+from embedtune.documents.child import Child, Row, Stopped
 from embedtune.documents.clean import has_content
-from embedtune.documents.worker import TYPES
+from embedtune.documents.listing import (
+    ARCHIVE,
+    LONGEST_NAME,
+    STAGE,
+    Choice,
+    Found,
+    Listing,
+    list_files,
+)
+from embedtune.documents.ocr import Engine, find_engine
+from embedtune.documents.reading import Task
+from embedtune.documents.worker import IMAGES, TYPES
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.files import visible
 from embedtune.language import language_of
@@ -33,9 +37,8 @@ from embedtune.records import (
 )
 from embedtune.settings import PositiveInt, Settings
 
-STAGE = "read"
-LONGEST_NAME = 4096
-logger = logging.getLogger(__name__)
+OCR_MEGABYTES = 4096  # of addresses; a page takes about half of it
+FAILURES = 3  # pages in a row that exceed the limits; the rest of the file is left then
 
 
 class DocumentSettings(Settings):
@@ -51,9 +54,20 @@ class DocumentSettings(Settings):
         True,
         description="Keep tables of HTML and DOCX as Markdown tables; false: as lines of text.",
     )
-    ocr: Literal["auto"] = Field(
+    boilerplate: Literal["auto", "keep"] = Field(
         "auto",
-        description="Pages without text are named and left out; scans are not recognised yet.",
+        description="Menus, footers and the like of web pages: auto leaves them out, keep keeps "
+        "all that is visible.",
+    )
+    columns: dict[Literal["text", "title", "id"], str | tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Columns of CSV and JSON rows: {text: body, title: subject, id: nr}, text may "
+        "be several; by default those with usual names. Other columns are left out then.",
+    )
+    ocr: Literal["auto", "off", "rapidocr", "tesseract"] = Field(
+        "auto",
+        description="What recognises scanned pages and pictures; auto: rapidocr (extra `ocr`) "
+        "where installed, else tesseract; off: they are named and left out.",
     )
     broken_bytes: Literal["replace", "reject"] = Field(
         "replace",
@@ -63,7 +77,9 @@ class DocumentSettings(Settings):
     password_env: str | None = Field(
         None, description="Environment variable that holds the password of encrypted PDFs."
     )
-    max_seconds: PositiveInt = Field(60, description="Seconds that one file may take.")
+    max_seconds: PositiveInt = Field(
+        60, description="Seconds that one file, or one scanned page, may take."
+    )
     max_megabytes: PositiveInt = Field(
         1024, ge=256, description="Memory in MB (MiB) that reading one file may take."
     )
@@ -71,7 +87,8 @@ class DocumentSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was found. ``counts`` are of documents: a file, or a row of a table file, is one.
+    """What was found. ``counts`` are of documents: a file, a member of an archive, or a row of a
+    table file, is one.
 
     ``rejects`` also names what is missing of a document that was kept (pages without text); those
     carry the document's id as ``item`` and are not in ``counts``. ``duplicates`` are exact copies.
@@ -84,44 +101,27 @@ class Reading:
     counts: Counts
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    path: Path
-    source: str  # the name shown to people, and matched by globs
-    kind: str
-    listed: tuple[int, int]  # size, time of change
-
-
-@dataclass(slots=True)
-class _Listing:
-    files: list[_Found] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    unknown: Counter[str] = field(default_factory=Counter)
-    hidden: int = 0
-    repeated_links: int = 0
-
-    def reject(self, source: str, code: str, message: str) -> None:
-        self.rejects.append(Reject(STAGE, code, message, file=source))
-
-
 def read_documents(
     paths: Sequence[Path],
     settings: DocumentSettings,
     progress: Progress = no_progress,
     *,
     password: str | None = None,
+    pages: Progress = no_progress,
 ) -> Reading:
     """Read files, and all files of known types in folders, in the order of their names.
 
-    A document's source is its path below the folder given. Rows of CSV and JSON Lines files with
-    a text column are documents of their own (source ``name:line``). Text is cleaned (control
-    characters, radicals), copies are dropped, texts without letters rejected.
+    A document's source is its path below the folder given; a member of an archive stands below the
+    archive (``a.zip/b.pdf``). Rows of CSV and JSON Lines files with a text column are documents of
+    their own (source ``name:line``). Text is cleaned (control characters, radicals), copies are
+    dropped, texts without letters rejected. Pictures are read where there is OCR.
 
     Args:
         password: For encrypted PDFs; the caller reads it from ``settings.password_env``.
+        pages: Told of the scanned pages of each file.
 
     Raises:
-        ConfigError: A path does not exist.
+        ConfigError: A path does not exist, or the OCR asked for is not installed.
         NothingUsable: No file of a known type was found. (Where files were found and none could
             be used, the result has no documents; its rejects say why.)
     """
@@ -130,39 +130,93 @@ def read_documents(
         raise ConfigError(
             [f"documents.paths: {visible(path)}: no such file or folder" for path in missing]
         )
-    listing = _list(paths, settings)
-    if not listing.files and not listing.rejects:
-        seen = ", ".join(f"{name} ({count})" for name, count in listing.unknown.most_common(12))
-        raise NothingUsable(
-            f"0 usable files in {', '.join(visible(path) for path in paths) or 'no paths'}; "
-            f"extensions seen: {seen or 'none'}; known are {' '.join(sorted(TYPES))}"
-        )
-    account = _Account(list(listing.rejects))
-    with _Worker(settings) as worker:
-        for number, found in enumerate(listing.files):
-            progress(number, len(listing.files))
-            account.add(found, worker.read(found, password))
-    progress(len(listing.files), len(listing.files))
-    return account.reading(_listing_notes(listing))
+    engine = find_engine(settings.ocr)
+    choice = Choice(
+        settings.include,
+        settings.exclude,
+        types=TYPES | IMAGES if engine.name else TYPES,
+        advice={} if engine.name else dict.fromkeys(IMAGES, f"a picture; {engine.advice}"),
+    )
+    listing = list_files(paths, choice)
+    with _Readers(settings, engine, password, pages) as readers:
+        files = _with_members(listing, choice, readers)
+        if not files and not listing.rejects:
+            seen = ", ".join(f"{name} ({count})" for name, count in listing.unknown.most_common(12))
+            raise NothingUsable(
+                f"0 usable files in {', '.join(visible(path) for path in paths) or 'no paths'}; "
+                f"extensions seen: {seen or 'none'}; known are {choice.known}"
+            )
+        account = _Account(listing)
+        for number, found in enumerate(files):
+            progress(number, len(files))
+            account.add(found, readers.read(found))
+    account.refuse_absent_columns()
+    progress(len(files), len(files))
+    return account.reading(listing.notes())
+
+
+def _with_members(listing: Listing, choice: Choice, readers: "_Readers") -> list[Found]:
+    """The files, with the members of archives in place of the archives."""
+    files: list[Found] = []
+    for found in listing.files:
+        if found.kind != ARCHIVE:
+            files.append(found)
+            continue
+        answer = readers.read(found)
+        if "code" in answer:
+            listing.reject(found.source, answer["code"], visible(answer["message"], 400))
+            continue
+        listing.hidden += answer["hidden"]
+        listing.told += [(found.source, note) for note in answer["notes"]]
+        for place, name, code, message in sorted(answer["members"], key=lambda row: row[1]):
+            source = visible(f"{found.source}/{name}", LONGEST_NAME)
+            kind = choice.kind(name)
+            if not choice.wanted(source, kind):
+                continue
+            if kind is None:
+                listing.skip_unknown(name)
+            elif code:
+                listing.reject(source, code, visible(message, 400))
+            else:
+                files.append(replace(found, source=source, kind=kind, entry=place))
+    return files
 
 
 class _Account:
     """Documents, rejects and duplicates as they come in."""
 
-    def __init__(self, rejects: list[Reject]) -> None:
+    def __init__(self, listing: Listing) -> None:
         self.documents: dict[str, Document] = {}
-        self.rejects = rejects
-        self.rejected = len(rejects)
+        self.rejects = list(listing.rejects)
+        self.rejected = len(listing.rejects)
         self.duplicates: list[Reject] = []
-        self.notes: list[tuple[str, str]] = []  # place, message
+        self.notes = list(listing.told)  # place, message
+        self.rows = 0  # parts of files of rows, copies and empty ones included
+        self.without_columns: dict[str, str] = {}  # file -> which columns it lacks
 
-    def reject(self, found: _Found, code: str, message: str, line: int | None = None) -> None:
+    def reject(
+        self,
+        found: Found,
+        code: str,
+        message: str,
+        line: int | None = None,
+        *,
+        unusable: bool = True,
+    ) -> None:
         self.rejected += 1
-        self.rejects.append(Reject(STAGE, code, message, file=found.source, line=line))
+        self.rejects.append(
+            Reject(STAGE, code, message, file=found.source, line=line, unusable=unusable)
+        )
 
-    def add(self, found: _Found, answer: dict[str, Any]) -> None:
+    def add(self, found: Found, answer: Row) -> None:
         if "code" in answer:
-            self.reject(found, answer["code"], visible(answer["message"], 400), answer.get("line"))
+            self.reject(
+                found,
+                answer["code"],
+                visible(answer["message"], 400),
+                answer.get("line"),
+                unusable=answer.get("unusable", True),
+            )
             return
         for row in answer["rejects"]:
             self.rejected += 1
@@ -170,10 +224,13 @@ class _Account:
         for part in answer["parts"]:
             self._add_part(found, part, answer)
 
-    def _add_part(self, found: _Found, part: dict[str, Any], answer: dict[str, Any]) -> None:
+    def _add_part(self, found: Found, part: dict[str, Any], answer: Row) -> None:
         source = found.source if part["line"] is None else f"{found.source}:{part['line']}"
         for line, message in part["notes"]:
             self.notes.append((f"{found.source}{f':{line}' if line else ''}", message))
+        self.rows += part["line"] is not None
+        if lacking := part["meta"].pop("without_columns", ""):
+            self.without_columns[found.source] = lacking
         text, title = part["text"], part["title"]
         if not has_content(text):
             self.reject(found, "no-content", "no content: there is no letter in it", part["line"])
@@ -189,13 +246,23 @@ class _Account:
         self.documents[identity] = Document(
             id=identity,
             source=source,
-            title=title or visible(found.path.stem, LONGEST_NAME),
+            title=title or found.stem,
             text=text,
             kind=part["kind"],
             language=language_of(text),
             pages=tuple((start, page) for start, page in part["pages"]),
             meta={**part["meta"], "sha256": answer["sha256"], "bytes": str(answer["bytes"])},
         )
+
+    def refuse_absent_columns(self) -> None:
+        """Columns that no file has are a fault of the settings, not of the files."""
+        lacking = {
+            reject.file: reject.message for reject in self.rejects if reject.code == "columns"
+        }
+        if not self.rows and (lacking := lacking | self.without_columns):
+            raise ConfigError(
+                [f"documents.columns: {file}: {message}" for file, message in lacking.items()]
+            )
 
     def reading(self, notes: list[str]) -> Reading:
         documents = tuple(self.documents.values())
@@ -220,213 +287,77 @@ def _gathered(notes: Sequence[tuple[str, str]]) -> list[str]:
     ]
 
 
-# ---- listing
+# ---- the child processes
 
 
-def _list(paths: Sequence[Path], settings: DocumentSettings) -> _Listing:
-    listing = _Listing()
-    seen: set[Path] = set()  # resolved
-    for path in paths:
-        if path.is_dir():
-            _walk(path, path.resolve(), path, listing, settings, seen)
-        else:
-            _take(path, path.name, listing, settings, seen, asked=True)
-    names = Counter(found.source for found in listing.files)
-    listing.files = [
-        found
-        if names[found.source] == 1
-        else replace(found, source=visible(found.path, LONGEST_NAME))
-        for found in listing.files
-    ]
-    return listing
+class _Readers:
+    """One child that reads files, and one that recognises pages, each started when needed."""
 
-
-def _walk(
-    folder: Path,
-    root: Path,
-    given: Path,
-    listing: _Listing,
-    settings: DocumentSettings,
-    seen: set[Path],
-) -> None:
-    """Files below ``folder``, by name; ``root`` is the resolved folder that was given."""
-    waiting = [folder]
-    while waiting:
-        folder = waiting.pop()
-        real = folder.resolve()
-        if real in seen:
-            listing.repeated_links += 1
-            continue
-        seen.add(real)
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
-            listing.reject(_shown(folder, given), "unreadable", f"folder: {error.strerror}")
-            continue
-        folders = []
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.name.startswith("."):
-                listing.hidden += 1
-            elif entry.is_symlink() and not _inside(path, root):
-                why = "a link that leads outside the folder, or nowhere; give its target itself"
-                listing.reject(_shown(path, given), "outside-link", why)
-            elif entry.is_dir():
-                folders.append(path)
-            else:
-                _take(path, _shown(path, given), listing, settings, seen, asked=False)
-        waiting += reversed(folders)
-
-
-def _inside(link: Path, root: Path) -> bool:
-    try:
-        return link.resolve(strict=True).is_relative_to(root)
-    except (OSError, RuntimeError):  # broken, or a loop
-        return False
-
-
-def _shown(path: Path, given: Path) -> str:
-    return visible(path.relative_to(given).as_posix(), LONGEST_NAME)
-
-
-def _take(
-    path: Path,
-    source: str,
-    listing: _Listing,
-    settings: DocumentSettings,
-    seen: set[Path],
-    *,
-    asked: bool,
-) -> None:
-    """Put a file on the list, or say why not. ``asked``: it was named, not found in a folder."""
-    source = visible(source, LONGEST_NAME)
-    if not asked and not _wanted(source, settings):
-        return
-    try:
-        status = path.stat()
-    except OSError as error:
-        listing.reject(source, "unreadable", error.strerror or str(error))
-        return
-    kind = TYPES.get(path.suffix.lower())
-    if not stat.S_ISREG(status.st_mode):
-        listing.reject(source, "special-file", "a pipe, socket or device, not a file")
-    elif kind is None and asked:
-        why = f"unknown extension {visible(path.suffix)!r}; known are {' '.join(sorted(TYPES))}"
-        listing.reject(source, "unknown-type", why)
-    elif kind is None:
-        listing.unknown[visible(path.suffix.lower(), 20) or "(none)"] += 1
-    elif path.resolve() in seen:
-        listing.repeated_links += 1
-    else:
-        seen.add(path.resolve())
-        listing.files.append(_Found(path, source, kind, (status.st_size, status.st_mtime_ns)))
-
-
-def _wanted(source: str, settings: DocumentSettings) -> bool:
-    def matches(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatch(source, pattern) for pattern in patterns)
-
-    return (not settings.include or matches(settings.include)) and not matches(settings.exclude)
-
-
-def _listing_notes(listing: _Listing) -> list[str]:
-    notes = []
-    if listing.unknown:
-        seen = ", ".join(f"{name} ({count})" for name, count in listing.unknown.most_common())
-        notes.append(f"{listing.unknown.total()} files of unknown type not read: {seen}")
-    if listing.hidden:
-        notes.append(f"{listing.hidden} hidden files and folders not read")
-    if listing.repeated_links:
-        notes.append(f"{listing.repeated_links} links to files and folders already listed")
-    return notes
-
-
-# ---- the child process
-
-
-class _Worker:
-    """Keeps one child alive over many files; ends it when it exceeds its limits."""
-
-    def __init__(self, settings: DocumentSettings) -> None:
+    def __init__(
+        self, settings: DocumentSettings, engine: Engine, password: str | None, pages: Progress
+    ) -> None:
         self.settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
+        self.engine = engine
+        self.password = password
+        self.progress = pages
+        own = settings.max_megabytes
+        seconds = settings.max_seconds
+        self._files = Child("embedtune.documents.worker", megabytes=own, seconds=seconds)
+        self._pages = Child(
+            "embedtune.documents.ocr", megabytes=max(own, OCR_MEGABYTES), seconds=seconds
+        )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self._files.end()
+        self._pages.end()
 
-    def read(self, found: _Found, password: str | None) -> dict[str, Any]:
+    def read(self, found: Found) -> Row:
         """The child's answer, or a code and message when it had to be stopped."""
-        task = {
-            "path": str(found.path),
-            "kind": found.kind,
-            "listed": list(found.listed),
-            "password": password,
-            "most_bytes": self.settings.max_megabytes << 20,
-            "seconds": self.settings.max_seconds,
-            **self.settings.model_dump(include={"tables", "broken_bytes"}),
-        }
-        process = self._started()
-        if process.stdin is None or process.stdout is None:
-            raise RuntimeError("the reader was started without pipes")
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(self.settings.max_seconds, stop)
-        timer.start()
+        task = Task(
+            str(found.path),
+            found.kind,
+            found.listed,
+            entry=found.entry,
+            password=self.password,
+            most_bytes=self.settings.max_megabytes << 20,
+            seconds=self.settings.max_seconds,
+            ocr=self.engine.name,
+            no_ocr=self.engine.advice,
+            **self.settings.model_dump(
+                include={"tables", "boilerplate", "broken_bytes", "columns"}
+            ),
+        )
         try:
-            process.stdin.write(json.dumps(task).encode("ascii") + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        finally:
-            timer.cancel()
-        if line.endswith(b"\n"):
-            return json.loads(line)
-        self._end()
-        if late.is_set():
-            seconds = self.settings.max_seconds
-            why = f"took more than {seconds} s and was stopped (documents.max_seconds)"
-        else:
-            why = (
-                "its parser broke down, most likely over the memory limit of "
-                f"{self.settings.max_megabytes} MB (documents.max_megabytes)"
-            )
-        return {"code": "limits", "message": why}
+            return self._files.ask(asdict(task), partial(self._recognise, task))
+        except Stopped as stopped:
+            return {"code": "limits", "message": self._why(stopped, self._files)}
 
-    def _started(self) -> "subprocess.Popen[bytes]":
-        if self._process is None or self._process.poll() is not None:
-            package_root = str(Path(__file__).parents[2])
-            path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-            self._process = subprocess.Popen(
-                # -P: a file of the user's folder must not stand in for a library
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "embedtune.documents.worker",
-                    str(self.settings.max_megabytes),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-        return self._process
+    def _recognise(self, task: Task, question: Row) -> Row:
+        """The pages asked for, by number. One that exceeds the limits does not cost the others."""
+        found: dict[str, Row] = {}
+        failures = 0
+        numbers = question["recognise"]
+        for count, page in enumerate(numbers):
+            self.progress(count, len(numbers))
+            if failures == FAILURES:
+                found[str(page)] = {"message": f"left out after {FAILURES} such pages in a row"}
+                continue
+            try:
+                found[str(page)] = self._pages.ask(asdict(replace(task, page=page)))
+                failures = 0
+            except Stopped as stopped:
+                found[str(page)] = {"message": self._why(stopped, self._pages)}
+                failures += 1
+        self.progress(len(numbers), len(numbers))
+        return found
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        for pipe in (process.stdin, process.stdout):
-            if pipe:
-                with suppress(OSError):
-                    pipe.close()
-        process.wait()
+    def _why(self, stopped: Stopped, child: Child) -> str:
+        if stopped.late:
+            return f"took more than {child.seconds} s and was stopped (documents.max_seconds)"
+        return (
+            f"its parser broke down, most likely over the memory limit of {child.megabytes} MB "
+            "(documents.max_megabytes)"
+        )

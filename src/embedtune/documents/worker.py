@@ -4,35 +4,50 @@ A parser that hangs or swells can be stopped only from outside, so readers never
 process of the user. Started by `read.py` as ``python -m embedtune.documents.worker``.
 """
 
-import contextlib
 import hashlib
-import json
-import os
-import signal
-import stat
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from embedtune.documents.reading import Broken, Part
+from embedtune.documents.child import Ask, serve
+from embedtune.documents.opening import bytes_of
+from embedtune.documents.reading import Broken, Ocr, Part, Seen, Task
 from embedtune.records import Reject
 
 TYPES = {
     ".pdf": "pdf", ".md": "markdown", ".markdown": "markdown", ".mdx": "markdown", ".txt": "text",
     ".text": "text", ".log": "text", ".rst": "text", ".html": "html", ".htm": "html",
-    ".xhtml": "html", ".docx": "docx", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
+    ".xhtml": "html", ".xht": "html", ".epub": "epub",
+    ".docx": "docx", ".docm": "docx", ".dotx": "docx", ".doc": "docx",
+    ".pptx": "pptx", ".pptm": "pptx", ".ppsx": "pptx", ".ppt": "pptx",
+    ".xlsx": "xlsx", ".xlsm": "xlsx", ".xltx": "xlsx", ".xls": "xlsx", ".xlsb": "xlsx",
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
+    ".zip": "zip",
+}  # fmt: skip
+IMAGES = {
+    ".png": "image", ".jpg": "image", ".jpeg": "image", ".tif": "image", ".tiff": "image",
+    ".bmp": "image", ".webp": "image",
+}  # fmt: skip
+EXTRAS = {  # top-level module -> the extra of this package that brings it
+    "markitdown": "docs", "pptx": "docs", "openpyxl": "docs", "rapidocr": "ocr",
+    "onnxruntime": "ocr",
 }  # fmt: skip
 SWOLLEN = 20_000_000  # characters of text from a file that is 100 times smaller
 
 
-def read_file(task: dict[str, Any]) -> dict[str, Any]:
-    """The parts of one file, or why there are none. Never raises for what a file holds."""
+def read_file(task: Task, ask: Ask | None = None) -> dict[str, Any]:
+    """The parts of one file (or the members of an archive), or why there are none.
+
+    Never raises for what a file holds. ``ask`` is told the numbers of pages to recognise.
+    """
     try:
-        data = _bytes(task)
+        if task.kind == "zip":
+            from embedtune.documents.archive import list_archive
+
+            return list_archive(task)
+        data = bytes_of(task)
         parts, rejects = [], []
-        for item in _parts(data, task):
+        for item in _parts(data, task, ask):
             if isinstance(item, Reject):
                 rejects.append(asdict(item))
                 continue
@@ -43,108 +58,98 @@ def read_file(task: dict[str, Any]) -> dict[str, Any]:
             parts.append(item.cleaned().as_row())
         digest = hashlib.sha256(data).hexdigest()
         return {"parts": parts, "rejects": rejects, "sha256": digest, "bytes": len(data)}
-    except Broken as error:
-        return {"code": error.code, "message": str(error), "line": error.line}
-    except FileNotFoundError:
-        return {"code": "gone", "message": "deleted after it was listed; run again"}
-    except OSError as error:
-        return {"code": "unreadable", "message": error.strerror or str(error)}
-    except (MemoryError, RecursionError) as error:
-        kind = "memory" if isinstance(error, MemoryError) else "nesting"
-        return {"code": "limits", "message": f"needs more {kind} than allowed"}
     except Exception as error:  # a parser's own fault with this file: name it and go on
-        return {"code": "parser", "message": f"the parser failed ({type(error).__name__}: {error})"}
+        return refusal(error)
 
 
-def _bytes(task: dict[str, Any]) -> bytes:
-    """The file as listed; it must not change while it is read."""
-    handle = os.open(
-        task["path"], os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
-    with open(handle, "rb") as file:
-        before = os.fstat(handle)
-        if not stat.S_ISREG(before.st_mode):
-            raise Broken("special-file", "not a regular file")
-        if before.st_size > task["most_bytes"]:
-            most = f"{task['most_bytes']:,} (documents.max_megabytes)"
-            raise Broken("limits", f"{before.st_size:,} bytes; the memory limit is {most}")
-        data = file.read()
-        after = os.fstat(handle)
-    listed = task["listed"]
-    if [before.st_size, before.st_mtime_ns] != listed or [
-        after.st_size,
-        after.st_mtime_ns,
-    ] != listed:
-        raise Broken("changed", "changed while it was read; run again")
-    if not data:
-        raise Broken("empty-file", "empty file")
-    return data
+def refusal(error: Exception) -> dict[str, Any]:
+    """What is answered in place of a result."""
+    match error:
+        case Broken():
+            return {"code": error.code, "message": str(error), "line": error.line,
+                    "unusable": error.unusable}  # fmt: skip
+        case FileNotFoundError():
+            return {"code": "gone", "message": "deleted after it was listed; run again"}
+        case OSError():
+            return {"code": "unreadable", "message": error.strerror or str(error)}
+        case MemoryError():
+            return {"code": "limits", "message": "needs more memory than allowed"}
+        case RecursionError():
+            return {"code": "limits", "message": "needs more nesting than allowed"}
+        case ModuleNotFoundError(name=str(name)) if extra := EXTRAS.get(name.split(".")[0]):
+            return {"code": "missing-extra", "message": f"reading it needs {name}, which is not "
+                    f"installed: pip install 'embedtune[{extra}]'"}  # fmt: skip
+    return {"code": "parser", "message": f"the parser failed ({type(error).__name__}: {error})"}
 
 
-def _parts(data: bytes, task: dict[str, Any]) -> Iterable[Part | Reject]:
-    kind, broken, tables = task["kind"], task["broken_bytes"], task["tables"]
-    if kind == "pdf":
-        from embedtune.documents.pdf import read_pdf
+def _parts(data: bytes, task: Task, ask: Ask | None) -> Iterable[Part | Reject]:
+    """Each reader is imported when it is needed. One that is a generator yields many parts."""
+    broken, tables = task.broken_bytes, task.tables
+    match task.kind:
+        case "pdf":
+            from embedtune.documents.pdf import read_pdf
 
-        yield read_pdf(data, task["password"])
-    elif kind == "docx":
-        from embedtune.documents.office import read_docx
+            yield read_pdf(data, task.password, _ocr(task, ask))
+        case "image":
+            from embedtune.documents.ocr import read_image
 
-        yield read_docx(data, tables=tables)
-    elif kind == "html":
-        from embedtune.documents.html import read_html
+            yield read_image(data, _ocr(task, ask))
+        case "docx":
+            from embedtune.documents.office import read_docx
 
-        yield read_html(data, broken, tables=tables)
-    else:
-        from embedtune.documents import plain
+            yield read_docx(data, tables=tables)
+        case "pptx":
+            from embedtune.documents.slides import read_pptx
 
-        if kind == "markdown":
-            yield plain.read_markdown(data, broken)
-        elif kind in ("csv", "tsv"):
-            yield from plain.read_table(data, broken, tabs=kind == "tsv")
-        elif kind == "jsonl":
-            yield from plain.read_json_lines(data, broken)
-        else:
-            yield plain.read_text(data, broken)
+            yield read_pptx(data)
+        case "xlsx":
+            from embedtune.documents.rows import Columns
+            from embedtune.documents.sheets import read_xlsx
+
+            columns = Columns.of(task.columns)
+            yield from read_xlsx(data, tables=tables, columns=columns)
+        case "epub":
+            from embedtune.documents.epub import read_epub
+
+            yield read_epub(data, tables=tables)
+        case "html":
+            from embedtune.documents.html import read_html
+
+            yield read_html(data, broken, tables=tables, boilerplate=task.boilerplate)
+        case "markdown":
+            from embedtune.documents.plain import read_markdown
+
+            yield read_markdown(data, broken)
+        case "csv" | "tsv" | "jsonl" | "json":
+            yield from _rows(data, task)
+        case _:
+            from embedtune.documents.plain import read_text
+
+            yield read_text(data, broken)
 
 
-def limit_memory(megabytes: int) -> None:
-    """Cap the address space of this process, where the system can."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _rows(data: bytes, task: Task) -> Iterable[Part | Reject]:
+    from embedtune.documents import rows
+
+    columns = rows.Columns.of(task.columns)
+    broken = task.broken_bytes
+    if task.kind in ("csv", "tsv"):
+        return rows.read_table(data, broken, tabs=task.kind == "tsv", columns=columns)
+    reader = rows.read_json if task.kind == "json" else rows.read_json_lines
+    return reader(data, broken, columns=columns, tables=task.tables)
 
 
-def _tasks() -> Iterator[dict[str, Any]]:
-    for line in sys.stdin.buffer:
-        yield json.loads(line)
+def _ocr(task: Task, ask: Ask | None) -> Ocr:
+    """Pages are recognised by another child, which the parent keeps."""
+    if not task.ocr or ask is None:
+        return Ocr(advice=task.no_ocr)
 
+    def recognise(pages: Sequence[int]) -> dict[int, Seen]:
+        found = ask({"recognise": list(pages)})
+        return {page: Seen.from_row(found[str(page)]) for page in pages}
 
-def main() -> None:
-    """Answer tasks until the parent closes the pipe."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not get between the answers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    limit_memory(int(sys.argv[1]))
-    for task in _tasks():
-        if hasattr(signal, "alarm"):
-            signal.alarm(int(task["seconds"]) + 5)  # ends even an orphan that hangs
-        answer = read_file(task)
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
-        try:
-            line = json.dumps(answer).encode("ascii")
-        except MemoryError:
-            line = b'{"code": "limits", "message": "needs more memory than allowed"}'
-        answers.write(line + b"\n")
-        answers.flush()
-        del answer, line
+    return Ocr(task.ocr, recognise=recognise)
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda row, ask: read_file(Task.from_row(row), ask))

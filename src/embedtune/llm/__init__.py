@@ -4,6 +4,7 @@
 budget; stages see only that wrapper.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -75,8 +76,22 @@ class ChatModel(Protocol):
 
 CHAT_MODELS = {
     "openai": "embedtune.llm.openai:OpenAIChat",
+    "local": "embedtune.llm.local:LocalChat",
     "scripted": "embedtune.llm.scripted:ScriptedChat",
 }
+REMINDER = "\n\nYour previous answer could not be used. Give the complete JSON object only."
+# With some chat templates only the closing tag is part of the answer.
+THOUGHTS = re.compile(r"\A\s*(?:<think>|(?![\[{`<])).*?</think>\s*", re.DOTALL)
+
+
+def asked(request: ChatRequest) -> str:
+    """The user's part as it is sent: a second attempt reminds of the form."""
+    return request.user + REMINDER if request.attempt else request.user
+
+
+def without_thoughts(text: str) -> str:
+    """An answer without what a thinking model thought aloud before it."""
+    return THOUGHTS.sub("", text, count=1)
 
 
 def load_chat(provider: str, **settings: Any) -> ChatModel:  # settings differ by provider

@@ -2,10 +2,13 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import suppress
 
 from embedtune.endpoint import backoff
 from embedtune.errors import ServiceError
+
+HOPELESS = 10  # failed requests in a row, none answered between them, end the run
 
 
 class Stopped(Exception):
@@ -66,15 +69,25 @@ class Limiter:
 
 
 class Run:
-    """One call of `ask_many`: its reason to stop, and the ways to wait that end with it."""
+    """One call of `ask_many`: its reason to stop, and the ways to wait that end with it.
 
-    def __init__(self, limiter: Limiter) -> None:
+    ``left`` requests of ``total`` are not settled yet.
+    """
+
+    def __init__(self, limiter: Limiter, total: int = 1, left: int = 1) -> None:
         self._limiter = limiter
+        self.total = total
+        self.left = left
         self.reason: Exception | None = None
         self.failures = 0  # in a row
-        self.answered = limiter.answered
         self._stopping = asyncio.Event()
         limiter.changed = asyncio.Event()  # an event belongs to one event loop
+
+    @property
+    def ending(self) -> bool:
+        """Whether so few are left, of many, that silence says more of them than of the service:
+        a run must come to its end though one request of a thousand never works."""
+        return self.total > 1 and self.left <= min(HOPELESS - 1, max(1, self.total // 10))
 
     def halt(self, reason: Exception) -> None:
         """No new requests from now on; the first reason stays."""
@@ -86,8 +99,12 @@ class Run:
     def fail(self, message: str) -> None:
         self.halt(ServiceError(message))
 
-    async def enter(self) -> int:
-        """Wait for a place in the window; the number says which pause the request follows."""
+    async def enter(self, admitted: Callable[[], str]) -> int:
+        """Wait for a place in the window; the number says which pause the request follows.
+
+        ``admitted`` is asked last: a reason why the request may not go out now, which ends the
+        run unless something on its way may still change that.
+        """
         limiter = self._limiter
         while True:
             if self.reason is not None:
@@ -97,9 +114,20 @@ class Run:
                 await self.sleep(pause + random.random() * min(1.0, limiter.wait / 4))
             elif limiter.active >= max(1, int(limiter.window)):
                 await limiter.changed.wait()
-            else:
+            elif not (reason := admitted()):
                 limiter.active += 1
                 return limiter.epoch
+            elif limiter.active:
+                await limiter.changed.wait()
+            else:
+                self.fail(reason)
+
+    async def silence(self, answered: int) -> bool:
+        """Whether no more than ``answered`` requests were; waits for those that may yet be."""
+        limiter = self._limiter
+        while limiter.answered == answered and limiter.active and self.reason is None:
+            await limiter.changed.wait()
+        return limiter.answered == answered
 
     async def sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):

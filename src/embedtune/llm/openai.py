@@ -1,24 +1,30 @@
-"""Any OpenAI-compatible endpoint, through the openai SDK.
+"""Any OpenAI-compatible endpoint, over plain HTTP.
 
 One try a call: retries, waiting and the total deadline are `recorded.RecordedChat`'s. Answers
 are asked for by JSON schema, then as a JSON object, then in words, whichever the server takes.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from embedtune.endpoint import Fault, find_endpoint, refused, unreachable
+from embedtune.endpoint import Fault, find_endpoint, read_variable, refused, unreachable
 from embedtune.files import clean_text, number_in, visible
-from embedtune.llm import ChatAnswer, ChatFault, ChatRequest
+from embedtune.llm import ChatAnswer, ChatFault, ChatRequest, asked, without_thoughts
+from embedtune.store import canonical
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    import httpx2
 
 LARGEST_BODY = 8_000_000  # bytes, after decompression
+CHAT = "/chat/completions"
+# Who is billed, for people who belong to several organisations at OpenAI.
+BILLING = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,14 @@ class _Form:
 
 ANSWERS = ("json_schema", "json_object", "in words")
 ADAPTATIONS = 5
-REMINDER = "\n\nYour previous answer could not be used. Give the complete JSON object only."
 
 
 class OpenAIChat:
-    """A chat model behind an OpenAI-compatible address. Connections belong to an event loop."""
+    """A chat model behind an OpenAI-compatible address. Connections belong to an event loop.
+
+    ``extra`` are further fields of each request's body, ``{"reasoning_effort": "low"}`` say; they
+    are part of the name, and so of the key under which answers are stored.
+    """
 
     def __init__(
         self,
@@ -44,41 +53,45 @@ class OpenAIChat:
         base_url: str | None = None,
         api_key_env: str = "auto",
         timeout: float = 120,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.endpoint = find_endpoint(
             model, base_url, api_key_env, model_variable="LLM_MODEL", section="llm"
         )
-        self.name = f"openai:{self.endpoint.model}"
+        self.name = f"openai:{self.endpoint.model}{canonical(extra) if extra else ''}"
         self.notes = self.endpoint.notes
         self.host = self.endpoint.host
         self._timeout = timeout
+        self._extra = dict(extra or {})
         self._form = _Form()
-        self._client: AsyncOpenAI | None = None
+        self._tls: ssl.SSLContext | None = None
+        # one connection each: a shared pool looks at all its idle ones for every request
+        self._free: list[httpx2.AsyncClient] = []
 
     async def ask(self, request: ChatRequest) -> ChatAnswer:
         for _ in range(ADAPTATIONS):
             form = self._form
             try:
-                return self._answer(*await self._send(self._body(request, form)))
+                return self.answer(*await self.exchange("POST", CHAT, json=self.body(request)))
             except ChatFault as fault:
-                if fault.kind != "request" or not self._adapt(form, fault, request):
+                if fault.kind != "request":
+                    raise
+                if self._form == form and not self.adapt(request, fault):
                     raise
         raise ChatFault("request", "bad-request", f"{self.host} refuses every form of the request")
 
     async def close(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
+        while self._free:
+            await self._free.pop().aclose()
 
-    def _body(self, request: ChatRequest, form: _Form) -> dict[str, Any]:
-        user = request.user
-        if request.attempt:
-            user += REMINDER
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """The request as this server wants it, as far as its refusals have taught."""
+        form = self._form
         body: dict[str, Any] = {
             "model": self.endpoint.model,
             "messages": [
                 {"role": "system", "content": request.system},
-                {"role": "user", "content": user},
+                {"role": "user", "content": asked(request)},
             ],
             form.limit: request.max_tokens,
         }
@@ -89,12 +102,13 @@ class OpenAIChat:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif request.schema is not None and form.answers == 1:
             body["response_format"] = {"type": "json_object"}
-        return body
+        return {**body, **self._extra}
 
-    def _adapt(self, form: _Form, fault: ChatFault, request: ChatRequest) -> bool:
-        """Whether asking in another form may help; remembered for all later requests."""
-        if self._form != form:  # another request found out meanwhile
-            return True
+    def adapt(self, request: ChatRequest, fault: ChatFault) -> bool:
+        """Whether asking in another form may help; all later requests are asked in it."""
+        if fault.kind != "request":
+            return False
+        form = self._form
         said = f"{fault.message} {fault.raw}".lower()
         formats = ("response_format", "response format", "json_schema", "json_object", "structured")
         if (
@@ -109,54 +123,91 @@ class OpenAIChat:
             self._form = replace(form, temperature=False)
         return self._form != form
 
-    async def _send(self, body: Mapping[str, Any]) -> tuple[bytes, str]:
-        """The body of a 2xx answer and its content type.
+    # ---- over the wire
+
+    async def exchange(self, method: str, path: str, **content: Any) -> tuple[str, str]:
+        """The body of a 2xx answer as text, and its content type. ``content`` is httpx's.
 
         Raises:
             ChatFault: Everything else.
         """
-        import openai
+        async with self._response(method, path, **content) as response:
+            body = self.endpoint.text(await self._received(response))
+            return body, response.headers.get("content-type", "")
 
-        create = self._connection().chat.completions.with_streaming_response.create
+    async def lines(self, path: str) -> AsyncIterator[str]:
+        """The lines of a file, however long it is; each as long as an answer may be.
+
+        Raises:
+            ChatFault: It cannot be had, or a line is too long.
+        """
+        async with self._response("GET", path) as response:
+            rest = bytearray()
+            async for part in response.aiter_bytes():
+                rest += part
+                *whole, last = rest.split(b"\n")
+                rest = bytearray(last)
+                if len(rest) > LARGEST_BODY:
+                    raise self._too_large(rest)
+                for line in whole:
+                    yield self.endpoint.text(bytes(line))
+            yield self.endpoint.text(bytes(rest))
+
+    @asynccontextmanager
+    async def _response(
+        self, method: str, path: str, **content: Any
+    ) -> "AsyncIterator[httpx2.Response]":
+        http = http_library()
+        client = self._free.pop() if self._free else self._connect(http)
         try:
-            # as extra_body the SDK sends it as it is, instead of walking through it for types
-            async with create(model=body["model"], messages=[], extra_body=body) as response:
-                received = bytearray()
-                async for part in response.iter_bytes():
-                    received += part
-                    if len(received) > LARGEST_BODY:
-                        start = self.endpoint.text(bytes(received[:10_000]))
-                        message = f"{self.host} sent more than {LARGEST_BODY:,} bytes"
-                        raise ChatFault("answer", "too-large", message, raw=start)
-                return bytes(received), response.headers.get("content-type", "")
-        except openai.APIStatusError as error:
-            raw = self.endpoint.text(error.response.content)
-            fault = refused(self.endpoint, error.status_code, error.response.headers, raw)
-            raise _fault(fault, raw) from None
-        except openai.APITimeoutError as error:
+            async with client.stream(method, self.endpoint.base_url + path, **content) as response:
+                if not response.is_success:
+                    raw = self.endpoint.text(await self._received(response))
+                    fault = refused(self.endpoint, response.status_code, response.headers, raw)
+                    raise _fault(fault, raw)
+                yield response
+        except (http.ReadTimeout, http.WriteTimeout) as error:
             raise ChatFault("answer", "timeout", f"{self.host} did not answer in time") from error
-        except (openai.APIConnectionError, *_transport_errors()) as error:
+        except (http.HTTPError, http.StreamError) as error:
             raise _fault(unreachable(self.endpoint, error)) from error
-        except openai.OpenAIError as error:
-            raise ChatFault("answer", "bad-answer", f"{self.host}: {visible(error)}") from error
+        finally:
+            self._free.append(client)
 
-    def _connection(self) -> "AsyncOpenAI":
-        if self._client is None:
-            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+    async def _received(self, response: "httpx2.Response") -> bytes:
+        received = bytearray()
+        async for part in response.aiter_bytes():
+            received += part
+            if len(received) > LARGEST_BODY:
+                raise self._too_large(received)
+        return bytes(received)
 
-            self._client = AsyncOpenAI(
-                api_key=self.endpoint.key,
-                base_url=self.endpoint.base_url,
-                max_retries=0,
-                timeout=self._timeout,
-                http_client=DefaultAsyncHttpxClient(trust_env=not self.endpoint.local),
-            )
-        return self._client
+    def _too_large(self, received: bytes | bytearray) -> ChatFault:
+        start = self.endpoint.text(bytes(received[:10_000]))
+        message = f"{self.host} sent more than {LARGEST_BODY:,} bytes"
+        return ChatFault("answer", "too-large", message, raw=start)
+
+    def _connect(self, http: ModuleType) -> "httpx2.AsyncClient":
+        headers = {"authorization": f"Bearer {self.endpoint.key}", "user-agent": "embedtune"}
+        if self.endpoint.host == "api.openai.com":
+            found = {header: read_variable(name).value for name, header in BILLING.items()}
+            headers |= {header: value for header, value in found.items() if value}
+        if self._tls is None and self.endpoint.base_url.startswith("https:"):
+            self._tls = http.create_ssl_context()
+        return http.AsyncClient(
+            headers=headers,
+            timeout=self._timeout,
+            verify=self._tls or False,  # which nobody asks over http
+            trust_env=not self.endpoint.local,
+        )
 
     # ---- answers
 
-    def _answer(self, body: bytes, content_type: str) -> ChatAnswer:
-        raw = self.endpoint.text(body)
+    def answer(self, raw: str, content_type: str = "") -> ChatAnswer:
+        """What a body says.
+
+        Raises:
+            ChatFault: It is no answer of this API, or an error under a status of success.
+        """
 
         def fault(code: str, message: str) -> ChatFault:
             return ChatFault("answer", code, f"{self.host} {message}: {visible(raw)}", raw=raw)
@@ -192,7 +243,7 @@ class OpenAIChat:
         if text is None and finish == "stop":
             raise fault("no-content", "sent a message without content")
         return ChatAnswer(
-            text=clean_text(text or ""),
+            text=clean_text(without_thoughts(text or "")),
             finish=finish,
             input_tokens=_tokens(usage.get("prompt_tokens")),
             output_tokens=_tokens(usage.get("completion_tokens")),
@@ -204,13 +255,11 @@ def _fault(fault: Fault, raw: str = "") -> ChatFault:
     return ChatFault(fault.kind, fault.code, fault.message, retry_after=fault.retry_after, raw=raw)
 
 
-def _transport_errors() -> Iterator[type[Exception]]:
-    """What reading a body may raise; the SDK's HTTP library was renamed between its versions."""
-    for library in ("httpx2", "httpx"):
-        with suppress(ImportError):
-            module = import_module(library)
-            yield module.HTTPError
-            yield module.StreamError
+def http_library() -> ModuleType:
+    """The HTTP library that the openai package brings; it was renamed between its versions."""
+    with suppress(ImportError):
+        return import_module("httpx2")
+    return import_module("httpx")
 
 
 def _finish(reason: object) -> str:

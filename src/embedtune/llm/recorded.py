@@ -6,98 +6,39 @@ service asks for patience, they wait together and come back fewer.
 """
 
 import asyncio
+import hashlib
 import logging
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, cast
 
 from embedtune.endpoint import backoff
 from embedtune.errors import Interrupted
-from embedtune.llm import ChatAnswer, ChatFault, ChatModel, ChatRequest, load_chat
-from embedtune.llm.limiter import Limiter, Run, Stopped
+from embedtune.llm import ChatAnswer, ChatFault, ChatModel, ChatRequest
+from embedtune.llm.budget import Budget, Cost
+from embedtune.llm.limiter import HOPELESS, Limiter, Run, Stopped
+from embedtune.llm.prices import price_of
+from embedtune.llm.settings import LLMSettings, open_chat
 from embedtune.records import Progress, no_progress
-from embedtune.settings import PositiveInt, Settings
-from embedtune.store import Store, StoredAnswer, canonical, content_key
+from embedtune.store import Store, StoredAnswer, canonical
+
+if TYPE_CHECKING:
+    from embedtune.llm.batch import Batches
+    from embedtune.llm.openai import OpenAIChat
+
+__all__ = ["Check", "LLMSettings", "RecordedChat", "Reply", "Usage", "accept", "open_chat"]
 
 logger = logging.getLogger(__name__)
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-
 MORE_ROOM = 4  # times max_tokens, once, for an answer that was cut off
 ANSWER_TRIES = 3  # for a body that is no answer, and for silence: each may have been paid for
-HOPELESS = 10  # failed requests in a row, none answered between them, end the run
+BATCH_TRIES = 2  # batches that a request goes into, should the first not answer it
 LATER = "run the same command again later"
-
-
-class BudgetSettings(Settings):
-    """What one data set may cost. Answers taken from the store count, so that the same command
-    stops at the same place until the limit is raised."""
-
-    usd: PositiveFloat | None = Field(
-        None, description="Most money to spend, in US dollars; needs llm.price"
-    )
-    tokens: PositiveInt | None = Field(None, description="Most tokens, input and output together")
-    requests: PositiveInt | None = Field(None, description="Most answers to ask for")
-
-
-class PriceSettings(Settings):
-    """Price of the model, in US dollars per million tokens."""
-
-    input: float = Field(ge=0, description="US dollars per million input tokens")
-    output: float = Field(ge=0, description="US dollars per million output tokens")
-
-
-class LLMSettings(Settings):
-    """The language model that writes and judges queries."""
-
-    provider: str = Field("openai", description="openai (any compatible address) or scripted")
-    model: str | None = Field(None, description="Model name; else LLM_MODEL")
-    base_url: str | None = Field(
-        None, description="Address up to the version part; else OPENAI_BASE_URL, OPENAI_API_BASE"
-    )
-    api_key_env: str = Field(
-        "auto",
-        description="Environment variable that holds the key, or none; auto takes OPENAI_API_KEY, "
-        "or GEMINI_API_KEY when only that is set",
-    )
-    answers: Path | None = Field(None, description="scripted: JSONL file of recorded answers")
-    concurrency: PositiveInt = Field(16, description="Requests in flight at most")
-    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature")
-    max_tokens: PositiveInt = Field(2048, description="Tokens an answer may have")
-    timeout: PositiveFloat = Field(120, description="Seconds an answer may take in all")
-    retries: int = Field(
-        6, ge=0, description="Further tries after a failure, and pauses in a row for a rate limit"
-    )
-    backoff: PositiveFloat = Field(
-        1.0, description="Seconds before the first further try; doubles each time"
-    )
-    max_wait: PositiveFloat = Field(
-        600, description="Seconds; stop rather than wait longer when the service asks for it"
-    )
-    budget: BudgetSettings = Field(BudgetSettings(), description="Spending limits")
-    price: PriceSettings | None = Field(None, description="Price of the model, to know the cost")
-
-
-def open_chat(settings: LLMSettings) -> ChatModel:
-    """The chat model these settings describe, without the store around it."""
-    options: dict[str, Any] = {
-        "openai": {
-            "model": settings.model,
-            "base_url": settings.base_url,
-            "api_key_env": settings.api_key_env,
-            "timeout": settings.timeout,
-        },
-        "scripted": {"answers": settings.answers},
-    }
-    return load_chat(settings.provider, **options.get(settings.provider, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +79,22 @@ class Reply:
 Check = Callable[[ChatRequest, ChatAnswer], str]
 
 
+# Takes in the reply to the question of that key.
+Settle = Callable[[str, Reply], None]
+
+
 def accept(request: ChatRequest, answer: ChatAnswer) -> str:
     """The default ``Check``: every whole answer is usable."""
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request and the key its answer is stored under."""
+
+    key: str
+    content: str  # canonical JSON of what is asked
+    request: ChatRequest
 
 
 class RecordedChat:
@@ -149,6 +103,9 @@ class RecordedChat:
     Args:
         model: Asked for what the store does not hold.
         store: Holds every answer under the hash of its request, for ever.
+
+    Raises:
+        ConfigError: ``settings.prices`` cannot be read.
     """
 
     def __init__(self, model: ChatModel, store: Store, settings: LLMSettings) -> None:
@@ -156,9 +113,9 @@ class RecordedChat:
         self.name = model.name
         self.settings = settings
         self._store = store
+        self._price = price_of(settings)
+        self._budget = Budget(settings.budget, self._price)
         self._used: set[str] = set()  # keys of the answers this data set rests on
-        self._spent = _Tally()  # all of those
-        self._bought = _Tally()  # those that were not in the store
         self._failed = self._retries = self._waits = 0
         self._limiter = Limiter(settings.concurrency, settings.backoff)
 
@@ -170,25 +127,33 @@ class RecordedChat:
     def notes(self) -> tuple[str, ...]:
         """What the user should know, e.g. that a money limit cannot hold without a price."""
         notes = tuple(getattr(self.model, "notes", ()))
-        if self.settings.budget.usd is not None and self.settings.price is None:
+        budget, price, untold = self.settings.budget, self._price, self._budget.spent.untold
+        if budget.usd is not None and price is None:
             notes += (
-                "llm.budget.usd cannot stop anything: give llm.price (US dollars per million "
-                "tokens, input and output)",
+                "llm.budget.usd cannot stop anything: no price is known for the model; give "
+                "llm.price (US dollars per million tokens, input and output)",
             )
+        if price is not None and price.origin:
+            notes += (
+                f"price: {price.input:g} + {price.output:g} US dollars per million tokens, input "
+                f"and output ({price.origin}); llm.price overrides it",
+            )
+        if untold and (budget.usd is not None or budget.tokens is not None):
+            notes += (f"llm.budget: {untold} answers did not tell their tokens and count as free",)
         return notes
 
     @property
     def usage(self) -> Usage:
-        bought = self._bought
+        bought = self._budget.bought
         return Usage(
             new=bought.answers,
-            reused=self._spent.answers - bought.answers,
+            reused=self._budget.spent.answers - bought.answers,
             failed=self._failed,
             retries=self._retries,
             waits=self._waits,
-            input_tokens=bought.input if bought.known else None,
-            output_tokens=bought.output if bought.known else None,
-            usd=self._cost(bought) if bought.known else None,
+            input_tokens=None if bought.untold else bought.input,
+            output_tokens=None if bought.untold else bought.output,
+            usd=None if bought.untold or self._price is None else bought.usd,
         )
 
     def ask_all(
@@ -224,48 +189,103 @@ class RecordedChat:
                 used up. Everything answered so far is stored; the same call goes on from there.
             Interrupted: Ctrl-C. Once: answers in flight were waited for. Twice: they were not.
         """
-        places: dict[str, list[int]] = {}
-        for index, request in enumerate(requests):
-            places.setdefault(self._key(request), []).append(index)
+        questions = [self._question(request) for request in requests]
+        times = Counter(question.key for question in questions)
         replies: dict[str, Reply] = {}
-        done = 0
+        done = shown = 0
 
         def settle(key: str, reply: Reply) -> None:
             nonlocal done
             replies[key] = reply
             self._failed += bool(reply.code)
-            done += len(places[key])
-            progress(done, len(requests))
+            done += times[key]
+            show()
 
-        waiting: deque[tuple[str, ChatRequest]] = deque()
-        for key, indices in places.items():
-            request = requests[indices[0]]
-            reply = self._from_store(request, check)
-            if reply is None:
-                waiting.append((key, request))
+        def show(on_their_way: int = 0) -> None:
+            nonlocal shown
+            shown = max(shown, done + on_their_way)
+            progress(shown, len(requests))
+
+        waiting: dict[str, _Question] = {}  # what is due next, by the key of the first question
+        for question in {question.key: question for question in questions}.values():
+            step = self._follow(question, check)
+            if isinstance(step, Reply):
+                settle(question.key, step)
             else:
-                settle(key, reply)
-        if waiting:
-            await self._ask_waiting(waiting, check, settle)
-        by_index = {index: key for key, indices in places.items() for index in indices}
-        return [replies[by_index[index]] for index in range(len(requests))]
+                waiting[question.key] = step
+        if waiting and self.settings.mode == "batch":
+            await self._ask_in_batches(waiting, check, settle, show)
+        elif waiting:
+            self._warn_of_batches(waiting.values())
+            await self._ask_live(waiting, check, settle, len(times))
+        return [replies[question.key] for question in questions]
 
-    # ---- one run of workers
+    # ---- from question to reply
 
-    async def _ask_waiting(
-        self,
-        waiting: deque[tuple[str, ChatRequest]],
-        check: Check,
-        settle: Callable[[str, Reply], None],
+    def _question(self, request: ChatRequest) -> _Question:
+        content = canonical(
+            {
+                "model": self.name,
+                "system": request.system,
+                "user": request.user,
+                "schema": request.schema,
+                "temperature": request.temperature,
+                "max_tokens": request.max_tokens,
+                "attempt": request.attempt,
+            }
+        )
+        return _Question(hashlib.sha256(content.encode()).hexdigest(), content, request)
+
+    def _follow(
+        self, question: _Question, check: Check, stored: StoredAnswer | None = None
+    ) -> Reply | _Question:
+        """The reply that the stored answers make, or what has to be asked to come to one.
+
+        ``stored`` is the answer to ``question`` where the caller has it.
+        """
+        while True:
+            stored = stored or self._store.answer(question.key)
+            if stored is None:
+                return question
+            self._count(question.key, stored)
+            answer = _as_answer(stored)
+            code, message, again = _verdict(question.request, answer, check)
+            if not again or question.request.attempt:
+                return Reply(answer, code, message)
+            question, stored = self._question(_again(question.request, answer)), None
+
+    def _kept(self, question: _Question, answer: ChatAnswer, batch: str = "") -> StoredAnswer:
+        return StoredAnswer(
+            self.name, question.content, answer.text, answer.finish,
+            answer.input_tokens, answer.output_tokens, answer.raw, batch)  # fmt: skip
+
+    def _count(self, key: str, stored: StoredAnswer, *, bought: bool = False) -> None:
+        if key not in self._used:
+            self._used.add(key)
+            self._budget.spent.add(stored, self._price)
+            if bought:
+                self._budget.bought.add(stored, self._price)
+
+    def _admitted(self, cost: Cost) -> str:
+        """Set ``cost`` aside; or why the budget forbids it."""
+        limit = self._budget.reserve(cost)
+        return self._budget.used_up(limit, cost) if limit else ""
+
+    # ---- one answer at a time
+
+    async def _ask_live(
+        self, waiting: Mapping[str, _Question], check: Check, settle: Settle, total: int
     ) -> None:
-        run = Run(self._limiter)
-        total = len(waiting)
+        """Let workers share the questions, of ``total`` in all, until all are settled."""
+        run = Run(self._limiter, total, len(waiting))
+        left = deque(waiting.items())
 
         async def worker() -> None:
-            while waiting and run.reason is None:
-                key, request = waiting.popleft()
+            while left and run.reason is None:
+                key, question = left.popleft()
                 try:
-                    settle(key, await self._settled(run, request, check))
+                    settle(key, await self._settled(run, question, check))
+                    run.left -= 1
                 except Stopped:
                     return
                 except Exception as error:  # a full disk, a bug: the others must not go on paying
@@ -296,92 +316,69 @@ class RecordedChat:
                     task.cancel()
                 raise
         if run.reason is not None:
-            logger.info("stopped with %d of %d requests answered", total - len(waiting), total)
+            logger.info(
+                "stopped with %d of %d requests answered", len(waiting) - len(left), len(waiting)
+            )
             raise run.reason
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
-    def _from_store(self, request: ChatRequest, check: Check) -> Reply | None:
-        """The reply if the store holds every answer that it takes, else None."""
-        found = []
-        for _ in range(2):
-            key = self._key(request)
-            stored = self._store.answer(key)
-            if stored is None:
-                return None
-            found.append((key, stored))
-            answer = _as_answer(stored)
-            code, message, again = _verdict(request, answer, check)
-            if not again:
-                break
-            request = _again(request, answer)
-        for key, stored in found:
-            self._count(key, stored)
-        return Reply(answer, code, message)
+    async def _settled(self, run: Run, question: _Question, check: Check) -> Reply:
+        while True:
+            found = await self._ask(run, question)
+            if isinstance(found, Reply):
+                return found
+            step = self._follow(question, check, found)
+            if isinstance(step, Reply):
+                return step
+            question = step
 
-    async def _settled(self, run: Run, request: ChatRequest, check: Check) -> Reply:
-        for _ in range(2):
-            key = self._key(request)
-            stored = self._store.answer(key)
-            bought = stored is None
-            if stored is None:
-                found = await self._ask(run, key, request)
-                if isinstance(found, Reply):
-                    return found
-                stored = found
-            self._count(key, stored, bought=bought)
-            answer = _as_answer(stored)
-            code, message, again = _verdict(request, answer, check)
-            if not again:
-                break
-            request = _again(request, answer)
-        return Reply(answer, code, message)
-
-    async def _ask(self, run: Run, key: str, request: ChatRequest) -> StoredAnswer | Reply:
+    async def _ask(self, run: Run, question: _Question) -> StoredAnswer | Reply:
         """Ask until an answer is stored, or the tries are used up."""
         limiter = self._limiter
         answered_before = limiter.answered
+        cost = self._budget.most(question.request)
+        seconds = None if getattr(self.model, "unhurried", False) else self.settings.timeout
         tries: dict[str, int] = {}
         while True:
-            epoch = await run.enter()
+            epoch = await run.enter(lambda: self._admitted(cost))
             try:
-                self._check_budget(run)
                 try:
-                    async with asyncio.timeout(self.settings.timeout):
-                        answer = await self.model.ask(request)
+                    async with asyncio.timeout(seconds):
+                        answer = await self.model.ask(question.request)
                 except TimeoutError:
-                    fault = ChatFault(
-                        "answer", "timeout", f"no whole answer within {self.settings.timeout:g} s"
-                    )
+                    fault = ChatFault("answer", "timeout", f"no whole answer within {seconds:g} s")
                 except ChatFault as raised:
                     fault = raised
                     # before this place is free for the next
                     self._wait_if_asked(run, epoch, fault)
                 else:
                     limiter.succeeded()
-                    stored = StoredAnswer(
-                        self.name, canonical(self._content(request)), answer.text, answer.finish,
-                        answer.input_tokens, answer.output_tokens, answer.raw)  # fmt: skip
-                    await _on_disk(self._store.put_answer(key, stored))
+                    stored = self._kept(question, answer)
+                    await _on_disk(self._store.put_answer(question.key, stored))
+                    self._count(question.key, stored, bought=True)
                     return stored
             finally:
+                self._budget.release(cost)
                 limiter.leave()
-            await _on_disk(self._store.put_fault(key, fault.code, fault.message, fault.raw))
+            await _on_disk(
+                self._store.put_fault(question.key, fault.code, fault.message, fault.raw)
+            )
             logger.debug("%s: %s", fault.code, fault.message)
             if fault.kind == "stop":
                 run.fail(fault.message)
             if fault.kind in ("request", "stop"):
-                return self._given_up(run, fault)
+                return self._given_up(run, fault, answered_before)
             tries[fault.kind] = tries.get(fault.kind, 0) + 1
             if fault.kind != "wait" and tries[fault.kind] >= self._tries(fault):
                 silent = fault.kind == "service" or fault.code == "timeout"
-                if silent and limiter.answered == answered_before:
+                if silent and not run.ending and await run.silence(answered_before):
                     run.fail(
                         f"{fault.message}; still so after {tries[fault.kind]} tries, and no other "
                         f"request was answered meanwhile; {LATER}"
                     )
-                return self._given_up(run, fault)
+                return self._given_up(run, fault, answered_before)
             self._retries += 1
             if fault.kind != "wait":
                 await run.sleep(backoff(self.settings.backoff, tries[fault.kind]))
@@ -406,9 +403,9 @@ class RecordedChat:
     def _tries(self, fault: ChatFault) -> int:
         return self.settings.retries + 1 if fault.kind == "service" else ANSWER_TRIES
 
-    def _given_up(self, run: Run, fault: ChatFault) -> Reply:
-        run.failures = run.failures + 1 if self._limiter.answered == run.answered else 1
-        run.answered = self._limiter.answered
+    def _given_up(self, run: Run, fault: ChatFault, answered_before: int) -> Reply:
+        """``answered_before`` requests were, when this one was asked for the first time."""
+        run.failures = run.failures + 1 if self._limiter.answered == answered_before else 0
         if run.failures >= HOPELESS:
             run.fail(
                 f"{fault.message}; {run.failures} requests in a row failed and none was answered; "
@@ -416,63 +413,121 @@ class RecordedChat:
             )
         return Reply(None, fault.code, fault.message)
 
-    def _check_budget(self, run: Run) -> None:
-        budget = self.settings.budget
-        spent = {
-            "requests": (self._spent.answers, budget.requests),
-            "tokens": (self._spent.input + self._spent.output, budget.tokens),
-            "usd": (self._cost(self._spent) or 0.0, budget.usd),
-        }
-        for name, (value, limit) in spent.items():
-            if limit is not None and value >= limit:
-                shown = f"{value:.4f}" if name == "usd" else f"{value:,}"
-                run.fail(
-                    f"budget used up: {shown} of {limit:,} {name}; answers so far are stored, "
-                    f"raise llm.budget.{name} and run the same command again"
-                )
+    # ---- in batches
+
+    async def _ask_in_batches(
+        self,
+        waiting: dict[str, _Question],
+        check: Check,
+        settle: Settle,
+        advance: Callable[[int], None],
+    ) -> None:
+        """As `_ask_live`, but through the Batch API."""
+        from embedtune.llm.batch import Batches
+
+        run = Run(self._limiter)
+        by_key = {question.key: question for question in waiting.values()}
+
+        def keep(key: str, answer: ChatAnswer, batch: str) -> Future[None]:
+            """``by_key`` has not the requests of a batch that only in part is asked for now."""
+            unknown = canonical({"model": self.name, "batch": batch})
+            question = by_key.get(key) or _Question(key, unknown, ChatRequest("", ""))
+            stored = self._kept(question, answer, batch)
+            self._limiter.succeeded()
+            if key in by_key:
+                self._count(key, stored, bought=True)
+            return self._store.put_answer(key, stored)
+
+        # open_chat lets no other provider use batches
+        model = cast("OpenAIChat", self.model)
+        batches = Batches(model, self._store, self.settings, run, keep, advance)
+        work = asyncio.ensure_future(
+            self._work_in_batches(run, batches, waiting, by_key, check, settle)
+        )
+
+        def interrupt() -> None:
+            if run.reason is not None:
+                work.cancel()
+            run.halt(Interrupted(f"interrupted{batches.left()}; the same command goes on"))
+
+        try:
+            with _on_interrupt(interrupt):
+                await work
+        except (Stopped, asyncio.CancelledError):
+            work.cancel()
+            if run.reason is None:
+                raise
+            raise run.reason from None
+
+    async def _work_in_batches(
+        self,
+        run: Run,
+        batches: "Batches",
+        waiting: dict[str, _Question],
+        by_key: dict[str, _Question],
+        check: Check,
+        settle: Settle,
+    ) -> None:
+        """Round by round: a batch of all that is due, then what its answers make necessary."""
+        tries: Counter[str] = Counter()
+        known = False  # whether key, model and form of the requests were seen to be right
+        answered_before = self._limiter.answered
+        faults = await batches.finish({question.key for question in waiting.values()})
+        while True:
+            for key, question in list(waiting.items()):
+                step = self._follow(question, check)
+                if isinstance(step, _Question) and (fault := faults.get(step.key)) is not None:
+                    tries[step.key] += 1
+                    if fault.kind == "request" or tries[step.key] >= BATCH_TRIES:
+                        step = self._given_up(run, fault, answered_before)
+                    else:
+                        self._retries += 1
+                if isinstance(step, Reply):
+                    settle(key, step)
+                    del waiting[key]
+                else:
+                    waiting[key] = by_key[step.key] = step
+            if run.reason is not None:
+                raise run.reason
+            if not waiting:
+                return
+            if not known:
+                # a day is too long to learn that the key is wrong
+                key = next(iter(waiting))
+                await self._ask_live({key: waiting.pop(key)}, check, settle, 1)
+                known, faults = True, {}
+                continue
+            due, costs, refusal = {}, [], ""
+            for question in waiting.values():
+                cost = self._budget.most(question.request, batch=True)
+                if reason := self._admitted(cost):
+                    refusal = refusal or reason
+                else:
+                    due[question.key] = question.request
+                    costs.append(cost)
+            if not due:
+                run.fail(refusal)
                 raise Stopped
+            answered_before = self._limiter.answered
+            try:
+                faults = await batches.buy(due)
+            finally:
+                for cost in costs:
+                    self._budget.release(cost)
 
-    def _count(self, key: str, stored: StoredAnswer, *, bought: bool = False) -> None:
-        if key not in self._used:
-            self._used.add(key)
-            self._spent.add(stored)
-            if bought:
-                self._bought.add(stored)
-
-    def _cost(self, tally: "_Tally") -> float | None:
-        """US dollars of what is told about ``tally``; None without a price."""
-        price = self.settings.price
-        if price is None:
-            return None
-        return (tally.input * price.input + tally.output * price.output) / 1_000_000
-
-    def _content(self, request: ChatRequest) -> Mapping[str, Any]:
-        return {
-            "model": self.name,
-            "system": request.system,
-            "user": request.user,
-            "schema": request.schema,
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-            "attempt": request.attempt,
-        }
-
-    def _key(self, request: ChatRequest) -> str:
-        return content_key(self._content(request))
-
-
-class _Tally:
-    """Sums over answers; ``known`` as long as every answer told its tokens."""
-
-    def __init__(self) -> None:
-        self.answers = self.input = self.output = 0
-        self.known = True
-
-    def add(self, stored: StoredAnswer) -> None:
-        self.answers += 1
-        self.input += stored.input_tokens or 0
-        self.output += stored.output_tokens or 0
-        self.known &= stored.input_tokens is not None and stored.output_tokens is not None
+    def _warn_of_batches(self, waiting: Iterable[_Question]) -> None:
+        host = getattr(self.model, "host", None)
+        if host is None:
+            return
+        keys = {question.key for question in waiting}
+        for batch in self._store.open_batches(self.name, host):
+            if batch.id and keys.intersection(batch.keys):
+                logger.warning(
+                    "%s holds %d of these requests, which are now paid for once more; "
+                    "llm.mode: batch would collect them",
+                    batch.id,
+                    len(keys.intersection(batch.keys)),
+                )
 
 
 # ---- small parts
@@ -508,7 +563,10 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run in a new event loop; in another thread where this one has a loop (notebooks)."""
     try:
         asyncio.get_running_loop()
+        running = True
     except RuntimeError:
+        running = False
+    if not running:  # not in the handler above: its exception would be the context of all others
         asyncio.run(main())
         return
     errors: list[BaseException] = []

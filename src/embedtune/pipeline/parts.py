@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
+from embedtune.datasets.negatives import Account
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.evaluation.systems import open_embedder, parse_system, parse_systems
 from embedtune.files import read_json, visible
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
+from embedtune.pipeline.mine import FILE as NEGATIVES_FILE
+from embedtune.pipeline.mine import chosen, load_against, mine_into
 from embedtune.pipeline.preflight import (
     check_device,
     check_evaluation,
@@ -28,9 +31,17 @@ from embedtune.pipeline.recipes import (
     read_recipe,
     split_recipe,
 )
-from embedtune.pipeline.steps import Step, chunk_step, query_step, read_step, split_step
+from embedtune.pipeline.steps import (
+    Step,
+    chunk_step,
+    preview_step,
+    query_step,
+    read_step,
+    split_step,
+)
 from embedtune.pipeline.stored import Dataset, load_chunks, load_given, load_rejects
-from embedtune.pipeline.tune import FACTS, tune, unreadable
+from embedtune.pipeline.tune import FACTS, Against, training_pairs, tune, unreadable
+from embedtune.queries import Preview
 from embedtune.records import Chunk, Counts, Reject, unusable
 from embedtune.results import SystemScores
 from embedtune.run import MANIFEST, Recipe, StageFolder, build_folder
@@ -91,6 +102,23 @@ def generate_into(chunks: Path, out: Path, settings: RunSettings, console: Conso
         )
 
 
+def preview(
+    chunks: Path, out: Path, count: int, settings: RunSettings, console: Console
+) -> Preview:
+    """``embedtune generate --preview``: the queries of a few chunks; the answers are kept beside
+    ``out``, so that the full command does not pay for them again.
+
+    Raises:
+        ConfigError: No language model writes the queries.
+    """
+    _left_by("chunk", chunks, "chunks.jsonl")
+    with Store(out.parent / "answers.sqlite") as store:
+        chat = open_recorded_chat(settings, store)
+        if chat is None or settings.queries.source != "llm":
+            raise ConfigError("--preview: only queries that a language model writes are previewed")
+        return preview_step(chunks, chunks, chat, count, settings, console)
+
+
 def split_into(
     chunks: Path, queries: Path, out: Path, settings: RunSettings, console: Console
 ) -> Part:
@@ -140,18 +168,22 @@ def train_into(
         ConfigError: The base's tokenizer does not know the text, among others.
         IntegrityError: A leak; or half-done training on other data waits in ``out``.
     """
+    from embedtune.datasets.formats import check_trainable
     from embedtune.embed.models import resolve_model
     from embedtune.embed.tokens import load_tokens
     from embedtune.training.plain import validate_trainer_fields
 
-    _folder(data)
     resolved = resolve_model(base)
     check_model(base, settings)
     check_evaluation(settings)
     check_device(settings.training)
     if settings.training.trainer:
         validate_trainer_fields(settings.training.trainer)
-    given = load_given(data, settings.split, strict=strict)
+    given = _given(data, settings, strict=strict)
+    own = chosen(settings.negatives, given)
+    if given.examples:
+        rows = given.examples.get("train", ())
+        check_trainable(rows, str(data), settings.training.batch_size)
     note = unreadable(given.data.chunks, load_tokens(base), base)
     if note and not settings.training.allow_unknown_tokens:
         raise ConfigError(note)
@@ -161,7 +193,11 @@ def train_into(
     recipe = Recipe(
         "train",
         1,
-        {"training": plain(settings.training), "evaluation": plain(settings.evaluation, "rivals")},
+        {
+            "training": plain(settings.training),
+            "evaluation": plain(settings.evaluation, "rivals"),
+            "negatives": plain(own),
+        },
         {"base": resolved.label},
         {"data": train_digest(given)},
     )
@@ -170,6 +206,11 @@ def train_into(
         for path in folder.iterdir():  # left by a kill between the last steps below
             if path.name != "work":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        against = Against()
+        if own.method != "none":
+            console.say(f"finding negatives with {base}")
+            _mine(given, base, folder / "work", out, settings, console)
+            against = load_against(folder / "work")
         tuned = tune(
             given.data,
             base,
@@ -180,7 +221,9 @@ def train_into(
             evaluation=settings.evaluation,
             facts={"data": train_digest(given)},
             console=console,
+            against=against,
         )
+        (folder / "work" / NEGATIVES_FILE).unlink(missing_ok=True)
         for path in tuned.model.iterdir():
             path.rename(folder / path.name)
         for name in ("history.jsonl", "merge.json"):
@@ -193,6 +236,82 @@ def train_into(
     facts = {"model": str(out), "base": base, "metric": metric, "left_out": len(given.left_out),
              **done.facts}  # fmt: skip
     return TrainedModel(facts, unusable(given.rejects))
+
+
+def _given(data: Path, settings: RunSettings, *, strict: bool = False) -> Dataset:
+    return load_given(
+        data, settings.split, columns=settings.columns, settings=settings.source, strict=strict
+    )
+
+
+def _mine(
+    given: Dataset, base: str, folder: Path, out: Path, settings: RunSettings, console: Console
+) -> Account:
+    """Negatives as the settings say, left in ``folder``."""
+    with (
+        Store(_vector_store()) as vectors,
+        _answers(out, settings.negatives.check == "llm") as store,
+    ):
+        chat = open_recorded_chat(settings, store) if store else None
+
+        def open_base() -> Any:
+            return _cached(vectors, console)(local(base, base))
+
+        return mine_into(given, folder, open_base, chat, settings, console)
+
+
+def mine_for(
+    given: Dataset, base: str, out: Path, settings: RunSettings, console: Console
+) -> tuple[Account, Against]:
+    """Negatives of the train queries for a command that needs some: hard ones, where the settings
+    ask for none."""
+    from tempfile import TemporaryDirectory
+
+    own = chosen(settings.negatives, given)
+    if own.method == "none":
+        own = own.model_copy(update={"method": "hard"})
+    settings = settings.model_copy(update={"negatives": own})
+    with TemporaryDirectory(prefix="embedtune-") as scratch:
+        account = _mine(given, base, Path(scratch), out, settings, console)
+        return account, load_against(Path(scratch))
+
+
+@dataclass(frozen=True, slots=True)
+class MinedNegatives:
+    """What ``embedtune mine`` tells."""
+
+    out: Path
+    account: Account
+    rows: int
+    unusable: bool
+
+
+def mine_triplets(
+    data: Path, base: str, out: Path, settings: RunSettings, console: Console
+) -> MinedNegatives:
+    """``embedtune mine``: triplets of the train queries, in the format that ``out`` names.
+
+    Raises:
+        ConfigError, NothingUsable: See ``mine_negatives``.
+    """
+    from embedtune.datasets.formats import PairRow
+    from embedtune.datasets.negatives import attach_negatives
+    from embedtune.datasets.write import write_examples
+
+    given = _given(data, settings)
+    account, against = mine_for(given, base, out, settings, console)
+    pairs = attach_negatives(
+        training_pairs(given.data, given.left_out, seed=settings.training.seed),
+        against.negatives,
+        given.data.chunks,
+    )
+    rows = [
+        PairRow(pair.anchor, pair.positive, tuple(text for _, text in pair.negatives))
+        for pair in pairs
+        if pair.negatives
+    ]
+    write_examples(rows, out)
+    return MinedNegatives(out, account, len(rows), unusable(given.rejects))
 
 
 def train_digest(given: Dataset) -> str:
@@ -222,14 +341,18 @@ def evaluate_systems(
     data: Path, split: str, systems: Sequence[str], settings: RunSettings, console: Console
 ) -> Evaluation:
     """``embedtune evaluate``: systems side by side on one split of a BEIR folder."""
-    from embedtune.datasets.beir import read_beir
+    from embedtune.datasets.parts import WHOLE
+    from embedtune.datasets.source import read_source
     from embedtune.similar import near_duplicates
 
-    _folder(data)
     parsed = parse_systems(systems)
-    reading = read_beir(data)
+    reading = read_source(data, settings.columns, split=settings.split, settings=settings.source)
+    if split not in reading.data.qrels and list(reading.data.qrels) == [WHOLE]:
+        split = WHOLE
+        console.say(f"  {data} has no splits: all of it is evaluated")
     chunks = reading.data.chunks
-    pairs = near_duplicates([chunk.embedded for chunk in chunks])
+    texts = [] if reading.data.shared_passages else [chunk.embedded for chunk in chunks]
+    pairs = near_duplicates(texts)
     with Store(_vector_store()) as store:
         evaluator = Evaluator(
             reading.data,
@@ -262,7 +385,6 @@ def compare_models(
     """``embedtune compare``: the verdict on ``tuned``, beside ``base``, BM25 and hybrids."""
     from embedtune.embed.tokens import load_tokens
 
-    _folder(data)
     base_system, tuned_system = parse_system(base), parse_system(tuned)
     faults = [
         f"--{name}: expected a model's name or folder, found {visible(text)}; name other systems "
@@ -272,7 +394,7 @@ def compare_models(
     ]
     if faults:
         raise ConfigError(faults)
-    given = load_given(data, settings.split, strict=strict)
+    given = _given(data, settings, strict=strict)
     for line in given.notes:
         console.say(f"  {line}")
     with Store(_vector_store()) as store:
@@ -296,7 +418,7 @@ def search_passages(
     query: str, data: Path, system: str, k: int, console: Console
 ) -> list[tuple[Chunk, float]]:
     """``embedtune search``: the best ``k`` passages for one query, with scores."""
-    from embedtune.datasets.beir import read_beir
+    from embedtune.datasets.source import read_source
     from embedtune.retrieve.bm25 import BM25
     from embedtune.retrieve.dense import DenseRetriever
     from embedtune.retrieve.fusion import FusedRetriever
@@ -305,9 +427,7 @@ def search_passages(
         raise ConfigError("the query is empty")
     parsed = parse_system(system)
     chunks = (
-        load_chunks(data)
-        if (data / "chunks.jsonl").exists()
-        else read_beir(_folder(data)).data.chunks
+        load_chunks(data) if (data / "chunks.jsonl").exists() else read_source(data).data.chunks
     )
     if not chunks:
         raise NothingUsable(f"{data}: no passages to search")
@@ -345,12 +465,6 @@ def _left_by(command: str, folder: Path, file: str) -> StageFolder:
         raise ConfigError(f"{folder}: expected a folder left by `embedtune {command}`")
     verify(stage)
     return stage
-
-
-def _folder(data: Path) -> Path:
-    if not data.is_dir():
-        raise ConfigError(f"--data {data}: no such folder")
-    return data
 
 
 def _copy(file: Path, folder: Path) -> None:

@@ -9,21 +9,18 @@ from embedtune.errors import NothingUsable
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.preflight import preflight
 
-ANSWER_TOKENS = 60  # of one query with its evidence, as models write them
-PROMPT_TOKENS = 450  # of the instructions around a passage
-
 
 def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
     """Documents, chunks, requests, tokens and cost of a run; reading and cutting are free.
 
-    Token figures are estimates: the passage as the base's tokenizer counts it, and usual lengths
-    of instructions and answers. ``usd`` is None without ``llm.price``.
+    Tokens are counted over the prompts that would be sent, as an estimate, and usual lengths of
+    answers. ``usd`` is None where the model's price is not known.
     """
     preflight(settings)
     if settings.data is not None:
-        from embedtune.datasets.beir import read_beir
+        from embedtune.datasets.source import read_source
 
-        data = read_beir(settings.data).data
+        data = read_source(settings.data, settings.columns, settings=settings.source).data
         return {
             "chunks": len(data.chunks),
             **{f"{name} queries": len(qrels) for name, qrels in data.qrels.items()},
@@ -32,6 +29,8 @@ def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
     from embedtune.documents import chunk_documents, read_documents
     from embedtune.documents.cleaning import clean_documents
     from embedtune.embed.tokens import load_tokens
+    from embedtune.llm.prices import cost_of
+    from embedtune.queries import estimate_queries
 
     paths = [Path(path) for path in settings.documents.paths]
     reading = read_documents(paths, settings.documents, console.progress("files"))
@@ -47,19 +46,19 @@ def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
         "chunk tokens": sum(chunk.tokens for chunk in chunks),
         "requests": 0,
     }
-    if settings.queries.source == "llm":
-        per_chunk = settings.queries.per_chunk
-        asked = len(chunks) * PROMPT_TOKENS + found["chunk tokens"]
-        answered = len(chunks) * per_chunk * ANSWER_TOKENS
-        price = settings.llm.price
+    asked = settings.queries.source == "llm" and settings.llm.provider != "scripted"
+    labels = settings.queries.file is not None and settings.llm.model is not None
+    if asked or labels or settings.filters.judge:
+        estimate = estimate_queries(
+            chunks, documents, settings.queries, real=labels, judge=settings.filters.judge
+        )
         found |= {
-            "queries": len(chunks) * per_chunk,
-            "requests": len(chunks),
-            "rounds of requests": math.ceil(len(chunks) / settings.llm.concurrency),
-            "input tokens": asked,
-            "output tokens": answered,
-            "usd": round((asked * price.input + answered * price.output) / 1e6, 4)
-            if price
-            else None,
+            "queries": estimate.queries,
+            "requests": estimate.requests,
+            **{f"{part.name} requests": part.requests for part in estimate.parts},
+            "rounds of requests": math.ceil(estimate.requests / settings.llm.concurrency),
+            "input tokens": estimate.input_tokens,
+            "output tokens": estimate.output_tokens,
+            "usd": cost_of(settings.llm, estimate.input_tokens, estimate.output_tokens),
         }
     return found

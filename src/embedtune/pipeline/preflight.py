@@ -34,8 +34,12 @@ def preflight(settings: RunSettings) -> None:
             check(open_chat, settings.llm)
         if settings.queries.source == "file" and settings.queries.file is None:
             faults.append("queries.file: name the file, since queries.from is file")
-    elif not settings.data.is_dir():
-        faults.append(f"data: {settings.data}: no such folder")
+    elif str(settings.data).startswith("hf:"):
+        from embedtune.datasets.hub import parse_address
+
+        check(parse_address, str(settings.data))
+    elif not settings.data.exists():
+        faults.append(f"data: {settings.data}: no such file or folder")
     elif settings.run.resolve().is_relative_to(settings.data.resolve()):
         faults.append(
             f"run: {settings.run} is inside data {settings.data}; choose a folder outside"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
+from embedtune.datasets.negatives import NegativeSettings
 from embedtune.files import sha256_of
 from embedtune.llm.recorded import RecordedChat
 from embedtune.run import Recipe
@@ -53,7 +54,7 @@ def query_recipe(
     files = (settings.queries.file, settings.queries.examples, settings.llm.answers)
     return Recipe(
         "generate",
-        1,
+        2,
         {
             **plain(settings.queries, "file", "examples"),
             **(plain(settings.llm, "answers", *UNPAID) if chat else {}),
@@ -93,13 +94,29 @@ def split_recipe(settings: RunSettings, chunks: str, queries: str) -> Recipe:
     return Recipe("split", 1, plain(settings.split), {}, {"chunks": chunks, "filtered": queries})
 
 
+def negatives_recipe(
+    own: NegativeSettings, dataset: str, base: str, chat: RecordedChat | None
+) -> Recipe:
+    return Recipe(
+        "negatives",
+        1,
+        plain(own),
+        {"base": base, "check": chat.name if chat and own.check == "llm" else own.check},
+        {"dataset": dataset},
+    )
+
+
 def open_recorded_chat(settings: RunSettings, store: Store) -> RecordedChat | None:
     """The language model behind its store, where the settings need one."""
     from embedtune.llm.recorded import open_chat
 
     queries, llm = settings.queries, settings.llm
     labels = queries.file is not None and (llm.model is not None or llm.provider == "scripted")
-    judges = settings.filters.judge or settings.cleaning.ask is not None
+    judges = (
+        settings.filters.judge
+        or settings.cleaning.ask is not None
+        or settings.negatives.check == "llm"
+    )
     if queries.source != "llm" and not labels and not judges:
         return None
     return RecordedChat(open_chat(llm), store, llm)
@@ -114,6 +131,10 @@ def files_digest(paths: Sequence[Path]) -> str:
     """One digest over names and contents of all regular files below ``paths``."""
     digest = hashlib.sha256()
     for path in paths:
+        if str(path).startswith("hf:"):
+            from embedtune.datasets.hub import fetch
+
+            path = fetch(str(path))
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             name = os.fsencode(file.relative_to(path.parent))

@@ -15,6 +15,7 @@ from embedtune.pipeline.stored import (
     DOCUMENTS,
     EVALUATION,
     FILTERED,
+    NEGATIVES,
     QUERIES,
     STAGES,
     TRAINING,
@@ -37,7 +38,8 @@ from embedtune.run import StageFolder
 PACKAGES = ("embedtune", "torch", "sentence-transformers", "transformers", "numpy")
 UNITS = {"document": "documents", "section": "sections", "block": "blocks"}
 STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", FILTERED: "filter",
-               DATASET: "split", TRAINING: "train", EVALUATION: "evaluate"}  # fmt: skip
+               DATASET: "split", NEGATIVES: "mine", TRAINING: "train",
+               EVALUATION: "evaluate"}  # fmt: skip
 
 
 def write_report(run: Path, command: str = "") -> Path:
@@ -56,7 +58,7 @@ def collect(run: Path, command: str = "") -> ReportFacts:
     """All facts a run directory holds. Stages that are not there are named as missing."""
     stages = stage_facts(run)
     given = DATASET in stages and stages[DATASET].manifest["stage"] == "given"
-    needed = [name for name in STAGES if not (given and name < DATASET)]
+    needed = [name for name in STAGES if not (given and name < DATASET) and name != NEGATIVES]
     counts: dict[str, Counts] = {}
     rejects: list[Reject] = []
     notes: list[str] = []

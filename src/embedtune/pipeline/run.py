@@ -17,11 +17,13 @@ from embedtune.evaluation.systems import open_embedder, parse_systems
 from embedtune.files import visible, write_bytes, write_text
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
+from embedtune.pipeline.mine import account_facts, chosen, load_against, mine_into
 from embedtune.pipeline.preflight import preflight
 from embedtune.pipeline.recipes import (
     chunk_recipe,
     files_digest,
     filter_recipe,
+    negatives_recipe,
     open_recorded_chat,
     plain,
     query_recipe,
@@ -34,6 +36,7 @@ from embedtune.pipeline.steps import (
     chunk_step,
     filter_step,
     given_step,
+    preview_step,
     query_step,
     read_step,
     split_step,
@@ -44,6 +47,7 @@ from embedtune.pipeline.stored import (
     DOCUMENTS,
     EVALUATION,
     FILTERED,
+    NEGATIVES,
     QUERIES,
     STAGES,
     TRAINING,
@@ -54,7 +58,8 @@ from embedtune.pipeline.stored import (
     load_judgement,
     save_judgement,
 )
-from embedtune.pipeline.tune import tune, unreadable
+from embedtune.pipeline.tune import Against, tune, unreadable
+from embedtune.queries import Preview
 from embedtune.run import Recipe, RunDirectory, StageFolder
 from embedtune.store import Store
 
@@ -63,7 +68,8 @@ log = logging.getLogger(__name__)
 SECTIONS = {  # of the configuration -> the first stage that depends on it
     "data": DATASET, "documents": DOCUMENTS, "cleaning": DOCUMENTS, "chunks": CHUNKS,
     "llm": QUERIES, "queries": QUERIES, "filters": FILTERED, "split": DATASET,
-    "model": TRAINING, "training": TRAINING, "evaluation": TRAINING,
+    "columns": DATASET, "source": DATASET, "negatives": NEGATIVES, "model": NEGATIVES,
+    "training": TRAINING, "evaluation": TRAINING,
 }  # fmt: skip
 
 
@@ -111,7 +117,7 @@ def run(
                 queries = stages.queries(documents, chunks)
                 filtered = stages.filtered(documents, chunks, queries)
                 dataset = stages.dataset(chunks, filtered)
-            training = stages.training(dataset)
+            training = stages.training(dataset, stages.negatives(dataset))
             evaluation = stages.evaluation(dataset, training)
         except ConfigError:  # refused: the run is still that of the earlier settings
             if earlier is not None:
@@ -126,6 +132,28 @@ def run(
         report = write_report(settings.run, command)
     judgement = load_judgement(evaluation.path)
     return Outcome(settings.run, report, judgement, has_unusable(settings.run))
+
+
+def preview(settings: RunSettings, console: Console, count: int) -> Preview:
+    """The queries of a few chunks, as the full run would make them; documents and chunks are made
+    and kept, and so are the answers, so that the run pays for none of them again.
+
+    Raises:
+        ConfigError: No language model writes the queries.
+    """
+    if settings.queries.source != "llm" or settings.data is not None:
+        raise ConfigError("--preview: only queries that a language model writes are previewed")
+    preflight(settings)
+    with RunDirectory(settings.run) as directory:
+        write_text(settings.run / "config.yaml", dump_config(settings))
+        stages = _Stages(settings, directory, console, assume_yes=False)
+        try:
+            documents = stages.documents()
+            chunks = stages.chunks(documents)
+            chat = open_recorded_chat(settings, stages.answers)
+            return preview_step(documents.path, chunks.path, chat, count, settings, console)
+        finally:
+            stages.close()
 
 
 def say_changes(settings: RunSettings, directory: RunDirectory, console: Console) -> None:
@@ -266,19 +294,52 @@ class _Stages:
         return self.directory.stage(DATASET, recipe, build)
 
     def given_data(self, source: Path) -> StageFolder:
-        """A BEIR folder instead of documents; its splits are kept where it has them."""
+        """Data of the user's instead of documents; its splits are kept where it has them."""
+        settings = self.settings
         recipe = Recipe(
-            "given", 1, plain(self.settings.split), inputs={"data": files_digest([source])}
+            "given",
+            2,
+            {
+                "split": plain(settings.split),
+                "columns": settings.columns,
+                "source": plain(settings.source),
+            },
+            inputs={"data": files_digest([source])},
         )
 
         def build(folder: Path) -> dict[str, Any]:
             self.console.say(f"reading {source}")
-            given = load_given(source, self.settings.split)
+            given = load_given(
+                source, settings.split, columns=settings.columns, settings=settings.source
+            )
             return given_step(given, folder, self.console).facts()
 
         return self.directory.stage(DATASET, recipe, build)
 
-    def training(self, dataset: StageFolder) -> StageFolder:
+    def negatives(self, dataset: StageFolder) -> StageFolder | None:
+        """Negatives for training, where the settings or the data have some."""
+        from embedtune.embed.models import resolve_model
+
+        loaded = load_dataset(dataset.path)
+        own = chosen(self.settings.negatives, loaded)
+        if own.method == "none":
+            return None
+        base = self.settings.model.base[0]
+        asked = own.check == "llm"
+        chat = open_recorded_chat(self.settings, self.answers) if asked else None
+        recipe = negatives_recipe(own, dataset.digest, resolve_model(base).label, chat)
+
+        def build(folder: Path) -> dict[str, Any]:
+            self.console.say(f"finding negatives with {base}")
+            account = mine_into(
+                loaded, folder, lambda: self._embedder(local(base, base)), chat, self.settings,
+                self.console,
+            )  # fmt: skip
+            return account_facts(account)
+
+        return self.directory.stage(NEGATIVES, recipe, build)
+
+    def training(self, dataset: StageFolder, negatives: StageFolder | None) -> StageFolder:
         from embedtune.embed.models import resolve_model
         from embedtune.embed.tokens import load_tokens
 
@@ -291,7 +352,7 @@ class _Stages:
                 "evaluation": plain(self.settings.evaluation, "rivals"),
             },
             {f"base {place}": base.label for place, base in enumerate(bases)},
-            {"dataset": dataset.digest},
+            {"dataset": dataset.digest, "negatives": negatives.digest if negatives else ""},
         )  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
@@ -311,6 +372,7 @@ class _Stages:
                 evaluation=self.settings.evaluation,
                 facts={"data": dataset.digest},
                 console=self.console,
+                against=load_against(negatives.path) if negatives else Against(),
             )
             return {"base": name, "trained": True, "notes": [], **tuned.facts()}
 

@@ -4,7 +4,7 @@ The same steps serve ``embedtune run`` and the commands that do one stage alone.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from embedtune.pipeline.stored import (
     save_rejects,
 )
 from embedtune.pipeline.tune import unreadable
+from embedtune.queries import Generation, Preview, QuerySettings
 from embedtune.queries.review import Reviewed
-from embedtune.records import Chunk, Counts, Query, Reject, RetrievalSet, as_row
+from embedtune.records import Chunk, Counts, Document, Qrels, Query, Reject, RetrievalSet, as_row
 from embedtune.retrieve import Retriever
 
 
@@ -101,24 +102,23 @@ def query_step(
     settings: RunSettings,
     console: Console,
 ) -> Step:
-    """``chunks.jsonl`` to ``queries.jsonl``: generated, extracted and brought by the user."""
-    from embedtune.queries import extract_queries, generate_queries, read_real_queries
+    """``chunks.jsonl`` to ``queries.jsonl``: brought by the user, generated or extracted."""
+    from embedtune.queries import extract_queries, generate_queries
 
     own = settings.queries
     pieces, sources = load_chunks(chunks), load_documents(documents)
     made = []
+    real: tuple[Query, ...] = ()
+    if own.file is not None:
+        brought = _real_queries(own, pieces, sources, chat, console)
+        made.append(brought)
+        real = brought.queries
     if own.source == "llm" and chat is not None:
         console.say(f"queries from {chat.name}")
         report = console.progress("chunks asked about")
-        made.append(generate_queries(pieces, sources, chat, own, report))
+        made.append(generate_queries(pieces, sources, chat, own, report, real=real))
     elif own.source == "extractive":
         made.append(extract_queries(pieces, sources, own))
-    if own.file is not None:
-        from embedtune.retrieve.bm25 import BM25
-
-        pool = BM25(pieces) if chat else None  # proposes the passages that the model judges
-        report = console.progress("real queries")
-        made.append(read_real_queries(own.file, pieces, sources, chat, pool, own, report))
     found = {query.id: query for part in made for query in part.queries}
     write_jsonl(folder / "queries.jsonl", map(as_row, found.values()))
     rejects = tuple(reject for part in made for reject in part.rejects)
@@ -196,6 +196,41 @@ def filter_step(
     return step
 
 
+def _real_queries(
+    own: QuerySettings,
+    chunks: Sequence[Chunk],
+    documents: Sequence[Document],
+    chat: RecordedChat | None,
+    console: Console,
+) -> Generation:
+    """The user's queries, those that generation shows as examples marked."""
+    from embedtune.queries import mark_examples, read_real_queries
+    from embedtune.retrieve.bm25 import BM25
+
+    pool = BM25(chunks) if chat else None  # proposes the passages that the model judges
+    report = console.progress("real queries")
+    found = read_real_queries(own.file, chunks, documents, chat, pool, own, report)
+    return replace(found, queries=mark_examples(found.queries)) if own.source == "llm" else found
+
+
+def preview_step(
+    documents: Path,
+    chunks: Path,
+    chat: RecordedChat,
+    count: int,
+    settings: RunSettings,
+    console: Console,
+) -> Preview:
+    """The queries of a few chunks, before all are paid for; nothing is written but the answers."""
+    from embedtune.queries import preview_queries
+
+    own = settings.queries
+    pieces, sources = load_chunks(chunks), load_documents(documents)
+    real = _real_queries(own, pieces, sources, chat, console).queries if own.file else ()
+    report = console.progress("chunks asked about")
+    return preview_queries(pieces, sources, chat, own, count, report, real=real)
+
+
 def _reviewed(queries: Sequence[Query], decisions: Path, chunks: Sequence[Chunk]) -> Reviewed:
     from embedtune.queries.review import apply_decisions, read_decisions
 
@@ -231,7 +266,29 @@ def split_step(
             notes=tuple(split.notes),
         ),
     )
+    _write_answers(folder, pieces, asked, split.qrels)
     return _leave(Step("split", split.counts, tuple(split.dropped), split.notes), folder, console)
+
+
+def _write_answers(
+    folder: Path, chunks: Sequence[Chunk], queries: Sequence[Query], qrels: Mapping[str, Qrels]
+) -> None:
+    """``answers.jsonl``: questions with their answers in words, where answers were asked for."""
+    by_id = {chunk.id: chunk for chunk in chunks}
+    split_of = {query: name for name, part in qrels.items() for query in part}
+    rows = [
+        {
+            "question": query.text,
+            "answer": query.answer,
+            "passage": by_id[query.chunk].text if query.chunk in by_id else "",
+            "source": by_id[query.chunk].source if query.chunk in by_id else "",
+            "split": split_of[query.id],
+        }
+        for query in queries
+        if query.answer and query.id in split_of
+    ]
+    if rows:
+        write_jsonl(folder / "answers.jsonl", rows)
 
 
 def given_step(given: Dataset, folder: Path, console: Console) -> Step:

@@ -1,10 +1,13 @@
 """What the stages of a run leave on disk, written and read back."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from embedtune.datasets.formats import Row
+from embedtune.datasets.source import SourceSettings
+from embedtune.datasets.split import SplitSettings
 from embedtune.errors import IntegrityError
 from embedtune.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from embedtune.pipeline.judge import Judgement
@@ -29,9 +32,10 @@ CHUNKS = "02-chunks"
 QUERIES = "03-queries"
 FILTERED = "04-filtered"
 DATASET = "05-dataset"
+NEGATIVES = "07-negatives"
 TRAINING = "08-training"
 EVALUATION = "09-evaluation"
-STAGES = (DOCUMENTS, CHUNKS, QUERIES, FILTERED, DATASET, TRAINING, EVALUATION)
+STAGES = (DOCUMENTS, CHUNKS, QUERIES, FILTERED, DATASET, NEGATIVES, TRAINING, EVALUATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,9 @@ class Dataset:
     left_out: tuple[str, ...] = ()  # train queries that are therefore not trained on
     counts: Counts | None = None  # of the rows read, for given data
     rejects: tuple[Reject, ...] = ()
+    format: str = "beir"  # or pairs, triplets, scored, labelled: as it came
+    negatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # that came with it
+    examples: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  # its rows by split
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -92,20 +99,35 @@ def load_dataset(folder: Path) -> Dataset:
         notes=tuple(split["notes"]),
         affected=tuple(split["affected"]),
         left_out=tuple(split["left_out"]),
+        format=split["format"],
+        negatives={
+            row["query"]: tuple(row["negatives"]) for row in _rows(folder / "given-negatives.jsonl")
+        }
+        if (folder / "given-negatives.jsonl").exists()
+        else {},
     )
 
 
-def load_given(folder: Path, split: Any, *, strict: bool = False) -> Dataset:
-    """A BEIR folder with its leaks found; a missing dev part is cut from train by groups.
+def load_given(
+    where: Path | str,
+    split: SplitSettings,
+    *,
+    columns: Mapping[str, str] = {},
+    settings: SourceSettings | None = None,
+    strict: bool = False,
+) -> Dataset:
+    """Data of the user's in any format, with its leaks found; missing parts are made by groups.
 
     Raises:
-        NothingUsable, IntegrityError: See ``read_beir`` and ``check_given_splits``.
+        ConfigError, NothingUsable, ServiceError, IntegrityError: See ``read_source``,
+            ``complete_splits`` and ``check_given_splits``; rows that stand in two splits.
     """
-    from embedtune.datasets.beir import read_beir
     from embedtune.datasets.given import check_given_splits, complete_splits
+    from embedtune.datasets.source import examples_by_split, read_source, refuse_copies
     from embedtune.similar import near_duplicates
 
-    reading = read_beir(folder)
+    reading = read_source(where, columns, split=split, settings=settings)
+    refuse_copies(reading)
     pairs = near_duplicates([chunk.embedded for chunk in reading.data.chunks])
     made = complete_splits(reading.data, pairs, split)
     data = made.data
@@ -113,7 +135,8 @@ def load_given(folder: Path, split: Any, *, strict: bool = False) -> Dataset:
     ids = [chunk.id for chunk in data.chunks]
     return Dataset(
         data=data,
-        twins=tuple((ids[one], ids[other]) for one, other in pairs),
+        # among labelled texts the labels alone decide what is relevant
+        twins=() if data.shared_passages else tuple((ids[one], ids[other]) for one, other in pairs),
         groups=dict(made.group_of_chunk),
         by=made.by,
         optimistic=made.optimistic,
@@ -122,6 +145,9 @@ def load_given(folder: Path, split: Any, *, strict: bool = False) -> Dataset:
         left_out=leaks.left_out,
         counts=reading.counts,
         rejects=(*reading.rejects, *made.dropped),
+        format=reading.format,
+        negatives=reading.negatives,
+        examples=examples_by_split(reading, data),
     )
 
 
@@ -135,6 +161,11 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
         folder / "near_duplicates.jsonl",
         ({"one": one, "other": other} for one, other in dataset.twins),
     )
+    if dataset.negatives:
+        write_jsonl(
+            folder / "given-negatives.jsonl",
+            ({"query": q, "negatives": list(chunks)} for q, chunks in dataset.negatives.items()),
+        )
     facts = {
         "by": dataset.by,
         "optimistic": dataset.optimistic,
@@ -143,6 +174,7 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
         "notes": list(dataset.notes),
         "affected": list(dataset.affected),
         "left_out": list(dataset.left_out),
+        "format": dataset.format,
     }
     write_json(folder / "split.json", facts)
 
@@ -181,7 +213,8 @@ def stage_facts(run_folder: Path) -> Mapping[str, StageFolder]:
     for name in STAGES:
         if name in found:
             inputs = found[name].manifest["recipe"]["inputs"]
-            if any(inputs.get(part, digest) != digest for part, digest in digests.items()):
+            # an input that is named and empty was not used, whatever an earlier run left there
+            if any(inputs.get(part) and inputs[part] != digest for part, digest in digests.items()):
                 del found[name]
         digests[name.partition("-")[2]] = found[name].digest if name in found else None
     return found

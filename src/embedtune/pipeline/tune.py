@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ class Tuned:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What training holds against a query (``negatives``), and what it must not (``answers``):
+    chunk ids by query id."""
+
+    negatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 def unreadable(chunks: Iterable[Chunk], tokens: Tokens, name: str) -> str:
     """Why training this base makes no sense; empty when its tokenizer knows the text."""
     texts = [chunk.embedded for chunk in chunks]
@@ -68,8 +77,17 @@ def unreadable(chunks: Iterable[Chunk], tokens: Tokens, name: str) -> str:
     )
 
 
-def training_pairs(data: RetrievalSet, left_out: Iterable[str] = ()) -> list[Pair]:
-    """One pair for each relevant chunk of each train query that is not ``left_out``."""
+def training_pairs(
+    data: RetrievalSet, left_out: Iterable[str] = (), *, seed: int = 0
+) -> list[Pair]:
+    """One pair for each relevant chunk of each train query that is not ``left_out``.
+
+    Of labelled texts, each of which has hundreds, one is drawn for each.
+    """
+    if data.shared_passages:
+        from embedtune.datasets.convert import draw_pairs
+
+        return draw_pairs(data, left_out, per_query=1, seed=seed)
     barred = set(left_out)
     chunks = {chunk.id: chunk for chunk in data.chunks}
     return [
@@ -109,6 +127,7 @@ def tune(
     evaluation: EvaluationSettings,
     facts: Mapping[str, Any],
     console: Console,
+    against: Against = Against(),
 ) -> Tuned:
     """Train ``base`` on the train split, merge, and leave the candidate in ``work/model``.
 
@@ -118,13 +137,17 @@ def tune(
     Args:
         near_duplicates: Pairs of chunk ids.
         left_out: Train queries that are too close to dev or test.
+        against: Mined or given negatives, and what a check called answers.
         facts: Further entries for the model folder's ``embedtune.json``.
     """
+    from embedtune.datasets.negatives import attach_negatives
     from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import MemoryEmbedder
     from embedtune.training.plan import device_and_precision
 
-    pairs = training_pairs(data, left_out)
+    pairs = attach_negatives(
+        training_pairs(data, left_out, seed=training.seed), against.negatives, data.chunks
+    )
     position = {chunk.id: place for place, chunk in enumerate(data.chunks)}
     relevance = Relevance(
         data.queries,
@@ -132,6 +155,12 @@ def tune(
         merge_qrels(data.qrels.values()),
         [(position[one], position[other]) for one, other in near_duplicates],
     )
+    answers = {query: frozenset(chunks) for query, chunks in against.answers.items() if chunks}
+
+    def excluded(query: str) -> frozenset[str]:
+        known = relevance.excluded(query)
+        return known | answers[query] if query in answers else known
+
     device, precision = device_and_precision(training)
     quick = "bf16" if (device, precision) == ("cpu", "bf16") else "fp32"
     evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
@@ -144,7 +173,7 @@ def tune(
         pairs,
         base,
         work,
-        excluded=relevance.excluded,
+        excluded=excluded,
         score=dev_score,
         settings=training,
         corpus=evaluator.corpus_size,

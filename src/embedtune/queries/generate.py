@@ -1,24 +1,28 @@
 """Queries written by a language model, one request a chunk, each tied to its evidence."""
 
-import logging
-import re
-import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
-
-from embedtune.errors import ConfigError
-from embedtune.files import clean_text, read_text, visible
+from embedtune.files import visible
 from embedtune.language import language_of
 from embedtune.llm import ChatAnswer, ChatRequest
 from embedtune.llm.recorded import RecordedChat, Reply, Usage
-from embedtune.queries.parse import Item, parse_queries, without_mark
-from embedtune.queries.prompts import QUERIES_SCHEMA, STYLES, Style, queries_prompt
-from embedtune.quotes import find_quote, skeleton
+from embedtune.queries.answers import LONGEST_ANSWER, unsupported
+from embedtune.queries.asking import Asking, QuerySettings, plan_requests
+from embedtune.queries.checks import (
+    LINK,
+    STAGE,
+    clean_line,
+    clean_query,
+    locate,
+    query_id,
+    settle_repeats,
+    suspicions,
+    text_fault,
+)
+from embedtune.queries.examples import copied_example
+from embedtune.queries.parse import Item, parse_queries
+from embedtune.queries.prompts import COMPARISON, STYLES
 from embedtune.records import (
     Chunk,
     Counts,
@@ -27,72 +31,11 @@ from embedtune.records import (
     Query,
     Reject,
     Span,
-    content_id,
     no_progress,
 )
-from embedtune.settings import PositiveInt, Settings
 from embedtune.similar import normalise
 
-logger = logging.getLogger(__name__)
-
-STAGE = "generate"
-EXAMPLES_SHOWN = 5
-LONGEST_QUERY = 500  # characters
-GENERIC = 3  # a text asked of more places than this says nothing about any of them
-
-# What a passage may hold to steer a model; its queries are kept and flagged with the rule's name.
-SUSPICIOUS = {
-    "instruction": re.compile(
-        r"\b(ignore|disregard|forget|override)\b[^.\n]{0,40}\b(instructions?|prompts?|rules?)\b"
-        r"|(忽略|无视|忘记|不要理会)[^。\n]{0,20}(指令|指示|提示词|要求|规则)",
-        re.IGNORECASE,
-    ),
-    "role": re.compile(
-        r"<\|\w+\|>|\[/?INST\]|<</?SYS>>|^\s*(system|assistant)\s*:|\byou are now\b"
-        r"|你现在是一[个名]",
-        re.IGNORECASE | re.MULTILINE,
-    ),
-    "delimiter": re.compile(r"={4,}\s*passage\b", re.IGNORECASE),
-}
-LINK = re.compile(r"https?://[^\s，。）)\"']+")
-
-
-class QuerySettings(Settings):
-    """Where queries come from, and what they should look like."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    source: Literal["llm", "extractive", "file"] = Field(
-        "llm",
-        alias="from",
-        description="llm: written by the language model; extractive: taken from the text, free of "
-        "charge; file: only the real queries in queries.file",
-    )
-    file: Path | None = Field(
-        None,
-        description="Real queries, beside those of any source: a line each (query, tab, quote or "
-        "file name), JSONL or CSV",
-    )
-    per_chunk: PositiveInt = Field(2, description="Queries asked for a chunk")
-    language: Literal["document", "en", "zh"] = Field(
-        "document", description="Language of the queries; document is each chunk's own"
-    )
-    styles: Annotated[tuple[Style, ...], Field(min_length=1)] = Field(
-        ("question", "keywords", "colloquial"),
-        description=f"Styles to take turns in: {', '.join(STYLES)}",
-    )
-    examples: Path | None = Field(
-        None, description="Text file of real queries, a line each, whose tone is imitated"
-    )
-    ungrounded: Literal["flag", "reject"] = Field(
-        "flag", description="What to do with a query whose evidence is not in the passage"
-    )
-    min_characters: PositiveInt = Field(
-        20, description="Letters and digits (Chinese counts double) below which a chunk is not sent"
-    )
-    max_characters: PositiveInt = Field(
-        12_000, description="Characters of a chunk that are sent; the rest is left out and counted"
-    )
+WRITTEN = "llm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +58,22 @@ def generate_queries(
     chat: RecordedChat,
     settings: QuerySettings,
     progress: Progress = no_progress,
+    *,
+    real: Sequence[Query] = (),
 ) -> Generation:
     """``per_chunk`` queries of each chunk, with the evidence they rest on.
 
     The result depends on the answers only, not on the order in which they came. Evidence that
     is not found in the passage leaves the query flagged ``not-grounded`` with the whole chunk
-    as evidence. Other flags: ``repaired`` (the answer was not clean JSON), ``repeated`` (the
-    same text is asked of another place), ``suspicious-…`` (the passage tries to steer models).
+    as evidence. Other flags: ``answer-not-grounded`` and ``answer-missing`` (with
+    ``settings.answers``), ``repaired`` (the answer was not clean JSON), ``repeated`` (the same
+    text is asked of another place), ``suspicious-…`` (the passage tries to steer models).
+
+    A comparison is written from two chunks: its evidence stands in the first, its
+    ``more_evidence`` in the second.
+
+    Args:
+        real: The user's own queries; those flagged by ``mark_examples`` are shown as examples.
 
     Raises:
         ServiceError: The model cannot be reached or the budget is used up; what was answered is
@@ -129,37 +81,26 @@ def generate_queries(
         Interrupted: Ctrl-C.
         ConfigError: The file of examples cannot be read.
     """
-    by_id = {document.id: document for document in documents}
-    examples = _examples(settings.examples)
-    rejects: list[Reject] = []
-    sent = []
-    for chunk in chunks:
-        if weight(chunk.text) < settings.min_characters:
-            rejects.append(_reject(chunk, "too-small", "too little text to ask about", usable=True))
-        else:
-            sent.append(chunk)
-    cut = sum(len(chunk.text) > settings.max_characters for chunk in sent)
-    replies = chat.ask_all(
-        [_request(chunk, by_id.get(chunk.document), chat, settings, examples) for chunk in sent],
-        _check,
-        progress,
-    )
-    origin = "scripted" if chat.provider == "scripted" else "llm"
+    plan = plan_requests(chunks, documents, settings, real)
+    rejects = list(plan.rejects)
     queries: list[Query] = []
-    fewer = repaired = 0
-    for chunk, reply in zip(sent, replies, strict=True):
-        given = _read(chunk, by_id.get(chunk.document), reply, origin, settings, rejects)
-        fewer += not reply.code and len(given) < settings.per_chunk and origin == "llm"
-        repaired += any("repaired" in query.flags for query in given)
+    fewer = 0
+    replies = ask(plan.askings, chat, progress)
+    for asking, reply in zip(plan.askings, replies, strict=True):
+        given = read_reply(asking, reply, chat, settings, rejects)
         queries += given
+        missing = len(given) < len(asking.styles) and COMPARISON not in asking.styles
+        fewer += not reply.code and missing and _origin(chat) == WRITTEN
     kept, duplicates = settle_repeats(queries, rejects)
-    notes = list(chat.notes)
-    if cut:
-        notes.append(f"{cut} chunks were sent cut to {settings.max_characters:,} characters")
+    notes = [*chat.notes, *plan.notes]
     if fewer:
-        notes.append(f"{fewer} of {len(sent)} chunks gave fewer than {settings.per_chunk} queries")
-    if repaired:
+        notes.append(
+            f"{fewer} of {len(plan.askings)} requests gave fewer than {settings.per_chunk} queries"
+        )
+    if repaired := len({query.chunk for query in queries if "repaired" in query.flags}):
         notes.append(f"{repaired} answers were repaired before they could be read")
+    if unanswered := sum("answer-missing" in query.flags for query in kept):
+        notes.append(f"{unanswered} queries came without an answer in words")
     notes.append(f"answers: {chat.usage.line()}")
     counts = Counts(
         len(kept) + len(rejects) + len(duplicates), len(kept), len(rejects), len(duplicates)
@@ -167,42 +108,24 @@ def generate_queries(
     return Generation(tuple(kept), (*rejects, *duplicates), counts, chat.usage, tuple(notes))
 
 
-# ---- asking
+def ask(
+    askings: Sequence[Asking], chat: RecordedChat, progress: Progress = no_progress
+) -> list[Reply]:
+    """One reply a request; answers that are in the store are not asked for again."""
+    return chat.ask_all([_request(asking, chat) for asking in askings], _check, progress)
 
 
-def _request(
-    chunk: Chunk,
-    document: Document | None,
-    chat: RecordedChat,
-    settings: QuerySettings,
-    examples: Mapping[str, Sequence[str]],
-) -> ChatRequest:
-    language = settings.language if settings.language != "document" else _language(chunk)
-    turn = turn_of(chunk)
-    styles = tuple(
-        settings.styles[(turn + place) % len(settings.styles)]
-        for place in range(settings.per_chunk)
-    )
-    shown = examples.get(language, ())
-    shown = [shown[(turn + place) % len(shown)] for place in range(min(EXAMPLES_SHOWN, len(shown)))]
-    passage = chunk.text[: settings.max_characters]
-    source = document.title or document.source if document else chunk.source
-    system, user = queries_prompt(
-        passage,
-        language=language if language in ("en", "zh") else "",
-        styles=styles,
-        digest=content_id("", passage),
-        source=visible(source, 200),
-        section=visible(" › ".join(chunk.section), 200),
-        examples=shown,
-    )
+def _request(asking: Asking, chat: RecordedChat) -> ChatRequest:
+    prompt, document, first = asking.prompt, asking.document, asking.passages[0]
+    # a scripted model knows what it was told of single passages only
+    shown = {"text": first.text} if len(asking.passages) == 1 else {}
     return ChatRequest(
-        system,
-        user,
-        schema=QUERIES_SCHEMA,
+        prompt.system,
+        prompt.user,
+        schema=prompt.schema,
         temperature=chat.settings.temperature,
         max_tokens=chat.settings.max_tokens,
-        facts={"text": chunk.text, "source": document.source if document else chunk.source},
+        facts={**shown, "source": document.source if document else first.source},
     )
 
 
@@ -211,227 +134,89 @@ def _check(request: ChatRequest, answer: ChatAnswer) -> str:
     return f"{parsed.code}: {parsed.message}" if parsed.code else ""
 
 
-def _examples(path: Path | None) -> dict[str, list[str]]:
-    """Real queries by language, each once, in the order of the file."""
-    if path is None:
-        return {}
-    try:
-        lines = read_text(path).splitlines()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"queries.examples: {path} cannot be read ({error})") from error
-    grouped: dict[str, list[str]] = defaultdict(list)
-    for line in dict.fromkeys(clean_query(line.partition("\t")[0]) for line in lines):
-        if line:
-            grouped[language_of(line)].append(line[:LONGEST_QUERY])
-    if not grouped:
-        raise ConfigError(f"queries.examples: {path} holds no line of text")
-    return grouped
-
-
-def turn_of(chunk: Chunk) -> int:
-    """Where a chunk stands in any round of turns; stable, and even over the chunks."""
-    return zlib.crc32(chunk.id.encode("utf-8", "surrogatepass"))
-
-
-def _language(chunk: Chunk) -> str:
-    return chunk.language or language_of(chunk.text)
-
-
 # ---- reading
 
 
-def _read(
-    chunk: Chunk,
-    document: Document | None,
+def read_reply(
+    asking: Asking,
     reply: Reply,
-    origin: str,
+    chat: RecordedChat,
     settings: QuerySettings,
     rejects: list[Reject],
 ) -> list[Query]:
     """The usable queries of one reply; whatever is not joins ``rejects``."""
     if reply.code or reply.answer is None:
         excerpt = reply.answer.text if reply.answer else ""
-        rejects.append(_reject(chunk, reply.code, reply.message, excerpt))
+        rejects.append(_reject(asking, reply.code, reply.message, excerpt))
         return []
     parsed = parse_queries(reply.answer.text)
     for fault in parsed.faults:
-        rejects.append(_reject(chunk, fault.code, fault.message, field=fault.field))
-    if not parsed.items and not parsed.faults and origin == "llm":
-        rejects.append(_reject(chunk, "no-queries", "the model found nothing to ask", usable=True))
-    language = settings.language if settings.language != "document" else _language(chunk)
-    suspicious = tuple(
-        f"suspicious-{name}" for name, rule in SUSPICIOUS.items() if rule.search(chunk.text)
-    )
+        rejects.append(_reject(asking, fault.code, fault.message, field=fault.field))
+    origin = _origin(chat)
+    if not parsed.items and not parsed.faults and origin == WRITTEN:
+        message = "the model found nothing to ask"
+        rejects.append(_reject(asking, "no-queries", message, usable=True))
+    flags = suspicions(f"{asking.context}\n{asking.text}")
+    if parsed.repaired:
+        flags = ("repaired", *flags)
     queries: list[Query] = []
     for number, item in enumerate(parsed.items):
-        text = clean_query(item.query)
         field = f"queries[{number}]"
-        if len(queries) >= settings.per_chunk and origin == "llm":
-            message = f"more than the {settings.per_chunk} asked for"
-            rejects.append(_reject(chunk, "surplus", message, text, field, usable=True))
+        if len(queries) >= len(asking.styles) and origin == WRITTEN:
+            message = f"more than the {len(asking.styles)} asked for"
+            rejects.append(_reject(asking, "surplus", message, item.query, field, usable=True))
             continue
-        if fault := text_fault(text, chunk.text, language):
-            rejects.append(_reject(chunk, *fault, excerpt=text, field=field))
-            continue
-        evidence = locate(item.evidence, chunk, document)
-        flags = (("repaired",) if parsed.repaired else ()) + suspicious
-        if any(link not in chunk.text for link in LINK.findall(text)):
-            flags += ("suspicious-link",)
-        if evidence is None:
-            if settings.ungrounded == "reject":
-                rejects.append(_reject(chunk, "not-grounded", "its evidence is not in the passage",
-                                       item.evidence, f"{field}.evidence"))  # fmt: skip
-                continue
-            flags += ("not-grounded",)
-        queries.append(
-            _query(chunk, text, _style(item, len(queries), chunk, settings), origin,
-                   evidence or chunk.span, flags))  # fmt: skip
+        found = _query(item, field, len(queries), asking, settings)
+        if isinstance(found, Query):
+            queries.append(replace(found, origin=origin, flags=(*flags, *found.flags)))
+        else:
+            rejects.append(found)
     return queries
 
 
 def _query(
-    chunk: Chunk, text: str, style: str, origin: str, evidence: Span, flags: tuple[str, ...]
-) -> Query:
+    item: Item, field: str, place: int, asking: Asking, settings: QuerySettings
+) -> Query | Reject:
+    """The query an item makes, flagged with what is doubtful about it, or why it makes none."""
+    text = clean_query(item.query)
+    if fault := _text_fault(text, asking):
+        return _reject(asking, *fault, text, field)
+    if copied_example(text, asking.examples):
+        message = "an example instead of a query for the passage"
+        return _reject(asking, "copied-example", message, text, field, usable=True)
+    flags: tuple[str, ...] = ()
+    spans, grounded = _evidence(item, asking)
+    answer, answer_flag, unknown = _answer(item, text, asking) if settings.answers else ("",) * 3
+    if any(link not in asking.text for link in LINK.findall(f"{text} {answer}")):
+        flags += ("suspicious-link",)
+    if not grounded:
+        if settings.ungrounded == "reject":
+            message = "its evidence is not in the passage"
+            return _reject(asking, "not-grounded", message, item.evidence, f"{field}.evidence")
+        flags += ("not-grounded",)
+    if answer_flag:
+        if settings.ungrounded == "reject" and unknown:
+            message = f"{unknown} of its answer is not in the passage"
+            return _reject(asking, answer_flag, message, answer, f"{field}.answer")
+        flags += (answer_flag,)
+    first = asking.passages[0]
     return Query(
-        id=query_id(text, evidence),
+        id=query_id(text, spans[0]),
         text=text,
         language=language_of(text),
-        style=style,
-        origin=origin,
-        document=chunk.document,
-        chunk=chunk.id,
-        evidence=evidence,
+        style=_style(item, place, asking),
+        document=first.document,
+        chunk=first.id,
+        evidence=spans[0],
         flags=flags,
+        more_evidence=spans[1:],
+        persona=asking.persona,
+        answer=answer,
     )
 
 
-def query_id(text: str, evidence: Span) -> str:
-    """Equal for the same question about the same place."""
-    return content_id("q", text, evidence.document, evidence.start, evidence.end)
-
-
-def _style(item: Item, place: int, chunk: Chunk, settings: QuerySettings) -> str:
-    """The style the model names, else the one it was asked for at this place."""
-    if item.style in STYLES:
-        return item.style
-    return settings.styles[(turn_of(chunk) + place) % len(settings.styles)]
-
-
-def locate(evidence: str, chunk: Chunk, document: Document | None = None) -> Span | None:
-    """Where ``evidence`` stands in the document: within the chunk, or over its border.
-
-    A quote that reaches beyond the chunk counts when at least half of it lies inside.
-    """
-    text, start = chunk.text, chunk.start
-    if document is not None:
-        text = document.text[chunk.start : chunk.end]
-    found = find_quote(evidence, text)
-    if found is None and document is not None:
-        start = max(0, chunk.start - 2 * len(evidence))
-        found = find_quote(evidence, document.text[start : chunk.end + 2 * len(evidence)])
-    if found is None:
-        return None
-    span = Span(chunk.document, start + found[0], start + found[1])
-    return span if 2 * span.overlap(chunk.span) >= span.length else None
-
-
-# ---- checking
-
-
-def weight(text: str) -> int:
-    """How much ``text`` says: its letters and digits, those of Chinese and the like twice."""
-    letters = skeleton(text)
-    return len(letters) + sum(character >= "\u2e80" for character in letters)
-
-
-def clean_query(text: str) -> str:
-    """One line without control characters, broken characters, list marks and outer quotes."""
-    text = clean_text(text).replace("\ufffd", "")
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(without_mark(" ".join(text.split())).split())
-
-
-def text_fault(text: str, passage: str, language: str = "") -> tuple[str, str] | None:
-    """(code, message) of what makes ``text`` no query for ``passage``, or None.
-
-    ``language`` is the one it should be in; only scripts are told apart.
-    """
-    letters = skeleton(text)
-    if not letters:
-        return "empty", "an empty query"
-    if weight(text) < 4:
-        return "too-short", "too short to be searched for"
-    if len(text) > LONGEST_QUERY:
-        return "too-long", f"{len(text):,} characters, at most {LONGEST_QUERY} make a query"
-    held = skeleton(passage)
-    if held and held in letters:
-        return "copy", "the passage itself instead of a query"
-    found = language_of(text)
-    if language and found != language and "other" not in (found, language):
-        # names and codes of the passage are no language: "DGX H100" may be asked of any text
-        words = re.findall(r"[^\W_]+", text.casefold())
-        folded = passage.casefold()
-        if found != "en" or not all(word in folded for word in words):
-            return "wrong-language", f"written in {found} where {language} is due"
-    return None
-
-
-def settle_repeats(
-    queries: Iterable[Query], rejects: list[Reject]
-) -> tuple[list[Query], list[Reject]]:
-    """(queries kept, duplicates) where one text was given more than once.
-
-    The same text about overlapping evidence is one query: the one with the longer evidence, then
-    the earlier, stays. About different places it is flagged ``repeated``, and, for more than
-    three places, rejected as ``generic``: it says nothing about any of them.
-    """
-    listed = list(queries)
-    by_text: dict[str, list[int]] = defaultdict(list)
-    for index, query in enumerate(listed):
-        by_text[normalise(query.text)].append(index)
-    duplicates: list[Reject] = []
-    kept: dict[int, Query] = {}
-    for indices in by_text.values():
-        places: list[int] = []
-        for index in sorted(indices, key=lambda index: (-_length(listed[index]), index)):
-            first = next((place for place in places if _meet(listed[place], listed[index])), None)
-            if first is None:
-                places.append(index)
-            else:
-                duplicates.append(
-                    _repeat(listed[index], "duplicate", f"the same as {listed[first].id}")
-                )
-        if len(places) > GENERIC:
-            rejects.extend(
-                _repeat(listed[place], "generic", f"asked of {len(places)} different places")
-                for place in sorted(places)
-            )
-            continue
-        for place in places:
-            query = listed[place]
-            if len(places) > 1:
-                query = replace(query, flags=(*query.flags, "repeated"))
-            kept[place] = query
-    return [kept[index] for index in sorted(kept)], duplicates
-
-
-def _length(query: Query) -> int:
-    return query.evidence.length if query.evidence else 0
-
-
-def _meet(one: Query, other: Query) -> bool:
-    if one.evidence is None or other.evidence is None:
-        return one.id == other.id
-    return one.evidence.overlap(other.evidence) > 0
-
-
-def _repeat(query: Query, code: str, message: str) -> Reject:
-    return Reject(STAGE, code, message, item=query.chunk or query.id, excerpt=visible(query.text),
-                  unusable=False)  # fmt: skip
-
-
 def _reject(
-    chunk: Chunk,
+    asking: Asking,
     code: str,
     message: str,
     excerpt: str = "",
@@ -439,5 +224,52 @@ def _reject(
     *,
     usable: bool = False,
 ) -> Reject:
-    return Reject(STAGE, code, message, file=chunk.source, field=field, excerpt=visible(excerpt),
-                  item=chunk.id, unusable=not usable)  # fmt: skip
+    return Reject(
+        STAGE, code, message, file=asking.passages[0].source, field=field,
+        excerpt=visible(excerpt), item=asking.item, unusable=not usable,
+    )  # fmt: skip
+
+
+def _origin(chat: RecordedChat) -> str:
+    return "scripted" if chat.provider == "scripted" else WRITTEN
+
+
+def _text_fault(text: str, asking: Asking) -> tuple[str, str] | None:
+    fault = text_fault(text, asking.text, asking.language)
+    if fault is None and len(asking.passages) > 1:
+        alone = (text_fault(text, chunk.text) for chunk in asking.passages)
+        fault = next(filter(None, alone), None)
+    return fault
+
+
+def _evidence(item: Item, asking: Asking) -> tuple[tuple[Span, ...], bool]:
+    """A span in each passage, the whole of it where the evidence is not found; and whether all
+    of it was."""
+    quotes = [item.evidence, item.second][: len(asking.passages)]
+    found = [_locate(*each, asking) for each in zip(quotes, asking.passages, strict=True)]
+    if len(found) == 2 and not any(found):  # given the other way round
+        quotes.reverse()
+        found = [_locate(*each, asking) for each in zip(quotes, asking.passages, strict=True)]
+    spans = tuple(span or chunk.span for span, chunk in zip(found, asking.passages, strict=True))
+    return spans, all(found)
+
+
+def _locate(quote: str, chunk: Chunk, asking: Asking) -> Span | None:
+    return locate(quote, chunk, asking.document)
+
+
+def _answer(item: Item, query: str, asking: Asking) -> tuple[str, str, str]:
+    """(answer, flag or "", what of it the passage does not say)."""
+    answer = clean_line(item.answer)
+    if not answer or len(answer) > LONGEST_ANSWER or normalise(answer) == normalise(query):
+        return "", "answer-missing", ""
+    passage = "\n".join([*(chunk.embedded for chunk in asking.passages), asking.context])
+    missing = unsupported(answer, passage, query)
+    return answer, "answer-not-grounded" if missing else "", missing
+
+
+def _style(item: Item, place: int, asking: Asking) -> str:
+    """The style the model names, else the one it was asked for at this place."""
+    if item.style in STYLES and item.style != COMPARISON and COMPARISON not in asking.styles:
+        return item.style
+    return asking.styles[place % len(asking.styles)]

@@ -4,29 +4,39 @@ Anything repaired is marked; what would have to be guessed is refused with a rea
 answer that breaks off is never read as if it were whole.
 """
 
-import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedtune.files import clean_text, visible
+from embedtune.queries.loose import Broken, BrokenOff, read_value
 
 LONGEST = 1_000_000  # characters of an answer
+FALSE_STARTS = 50  # brackets in prose that are tried as JSON
 
 QUERY_NAMES = ("query", "question", "text", "q", "问题", "查询")
-EVIDENCE_NAMES = ("evidence", "quote", "answer", "证据", "原文")
+EVIDENCE_NAMES = (
+    "evidence", "evidence_1", "evidence1", "quote", "answer", "证据", "证据1", "原文", "依据",
+)  # fmt: skip
+SECOND_NAMES = ("evidence_2", "evidence2", "证据2")
+ANSWER_NAMES = ("answer", "答案", "回答")
 LIST_NAMES = ("queries", "questions", "问题", "查询")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One query as the model gave it, cleaned of what breaks files, nothing else."""
+    """One query as the model gave it, cleaned of what breaks files, nothing else.
+
+    ``second`` is the evidence in the second passage of a comparison.
+    """
 
     query: str
     style: str = ""
     evidence: str = ""
+    second: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ def parse_queries(text: str) -> Parsed:
     if found.code == "not-json":
         items = _list_items(_without_thinking(text))
         if items:
-            return Parsed(items=tuple(Item(item) for item in items), repaired=True)
+            return Parsed(items=tuple(items), repaired=True)
     if found.code:
         return Parsed(code=found.code, message=found.message)
     values, repaired = found.values, found.repaired
@@ -103,6 +113,13 @@ class Found:
     message: str = ""
 
 
+# A bracket counts only when JSON may follow it, so that "[1]" or "{name}" in prose do not.
+OPENING = re.compile(
+    r"[{｛]\s*[\"'“”‘’＂「}｝]|[\[［]\s*[\[［{｛\"'“”‘’＂「\]］]|[{｛]\s*\w+\s*[:：]"
+)
+THOUGHT = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning|reflection)"
+
+
 def read_json_answer(text: str) -> Found:
     """The objects and lists in an answer: plain, fenced, among words, slightly damaged.
 
@@ -116,88 +133,33 @@ def read_json_answer(text: str) -> Found:
     except (ValueError, RecursionError):
         pass
     bare = _without_thinking(bare)
-    values = []
-    for piece, whole in _pieces(bare):
-        if not whole:
-            return Found(code="cut", message=f"the JSON breaks off: {visible(piece[-60:])}")
-        value = _lenient(piece)
-        if value is not None:
+    if match := re.match(rf"<{THOUGHT}>", bare, re.IGNORECASE):
+        return Found(code="cut", message=f"the answer breaks off within {match[0]}")
+    values: list[Any] = []
+    position = starts = 0
+    while (match := OPENING.search(bare, position)) and starts < FALSE_STARTS:
+        try:
+            value, position = read_value(bare, match.start())
+        except BrokenOff:
+            return Found(code="cut", message=f"the JSON breaks off: {visible(bare[-60:])}")
+        except Broken as error:
+            if error.begun:  # what was left of it could be read as if it were all
+                break
+            starts += 1
+            position = match.start() + 1
+        else:
             values.append(value)
-    if not values:
-        return Found(code="not-json", message=f"no JSON found in: {visible(bare)}")
-    return Found(tuple(values), repaired=True)
+    else:
+        if values:
+            return Found(tuple(values), repaired=True)
+    return Found(code="not-json", message=f"no JSON found in: {visible(bare)}")
 
 
 def _without_thinking(text: str) -> str:
     """Reasoning models put their thoughts before the answer."""
-    return re.sub(r"^.*</think(?:ing)?>", "", text, count=1, flags=re.DOTALL).strip()
-
-
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Outermost {…} and […] that look like JSON, each with whether it is closed.
-
-    A bracket counts only when JSON may follow it, so that "[1]" or "{name}" in prose do not.
-    """
-    opening = re.compile(r"\{\s*[\"'“”‘’}]|\[\s*[\[{\"'“”‘’\]]|\{\s*\w+\s*:")
-    position = 0
-    while match := opening.search(text, position):
-        end = _closing(text, match.start())
-        if end is None:
-            yield text[match.start() :], False
-            return
-        yield text[match.start() : end], True
-        position = end
-
-
-def _closing(text: str, start: int) -> int | None:
-    """Offset after the bracket that closes the one at ``start``, strings skipped."""
-    for quotes in ('"', "\"'"):  # an apostrophe in prose must not open a string, if it need not
-        end = _closing_with(text, start, quotes)
-        if end is not None:
-            return end
-    return None
-
-
-def _closing_with(text: str, start: int, quotes: str) -> int | None:
-    depth, inside, position = 0, "", start
-    while position < len(text):
-        character = text[position]
-        if inside:
-            if character == "\\":
-                position += 1
-            elif character == inside:
-                inside = ""
-        elif character in quotes:
-            inside = character
-        elif character in "{[":
-            depth += 1
-        elif character in "}]":
-            depth -= 1
-            if depth == 0:
-                return position + 1
-        position += 1
-    return None
-
-
-def _lenient(piece: str) -> Any:  # a JSON value, or None
-    """JSON with the slips models make: trailing commas, line breaks in strings, single quotes,
-    typographic quotes as delimiters."""
-    no_trailing = re.sub(r",(\s*[}\]])", r"\1", piece)
-    curly = no_trailing.translate(str.maketrans("“”", '""'))
-    for candidate in (piece, no_trailing, curly):
-        try:
-            return json.loads(candidate, strict=False)
-        except (ValueError, RecursionError):
-            continue
-    if "'" in piece:
-        constants = {"true": "True", "false": "False", "null": "None"}
-        python = re.sub(r"\b(true|false|null)\b", lambda match: constants[match[0]], no_trailing)
-        try:
-            value = ast.literal_eval(python.replace("\n", " "))
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            return None
-        return value if isinstance(value, dict | list) else None
-    return None
+    return re.sub(
+        rf"^.*</{THOUGHT}>", "", text, count=1, flags=re.DOTALL | re.IGNORECASE
+    ).strip()  # fmt: skip
 
 
 # ---- the schema, read generously
@@ -230,15 +192,22 @@ def _item(entry: Any, field: str) -> Item | Fault:
         return Fault("schema", 'has no "query"', field)
     if not isinstance(entry[name], str):
         return Fault("schema", f"expected text, found {_kind(entry[name])}", f"{field}.{name}")
-    style = entry.get("style")
-    evidence = next((entry[key] for key in EVIDENCE_NAMES if key in entry), "")
-    if isinstance(evidence, list) and all(isinstance(part, str) for part in evidence) and evidence:
-        evidence = evidence[0]
+    given = next((entry[key] for key in EVIDENCE_NAMES if key in entry), "")
+    listed = given if isinstance(given, list) else [given]
+    texts = [clean_text(part) for part in listed if isinstance(part, str)]
+    second = _text(entry, SECOND_NAMES) or (texts[1] if len(texts) > 1 else "")
     return Item(
         clean_text(entry[name]),
-        style if isinstance(style, str) else "",
-        clean_text(evidence) if isinstance(evidence, str) else "",
+        style=_text(entry, ("style", "风格")),
+        evidence=texts[0] if texts else "",
+        second=second,
+        answer=_text(entry, ANSWER_NAMES),
     )
+
+
+def _text(entry: dict[str, Any], names: Sequence[str]) -> str:
+    value = next((entry[name] for name in names if name in entry), "")
+    return clean_text(value) if isinstance(value, str) else ""
 
 
 def _expected(value: Any) -> str:
@@ -265,40 +234,53 @@ MARK = re.compile(
     )\s*(?:\*\*)?\s*""",
     re.VERBOSE | re.IGNORECASE,
 )
+LABEL = re.compile(
+    r"^[\s>*•·–—-]*(?P<name>evidence|quote|source|style|answer|证据|原文|依据|风格|答案|回答)"
+    r"(?:\*\*)?\s*[:：](?:\*\*)?\s*",
+    re.IGNORECASE,
+)
+LABELLED = {  # what a label under a query says -> the field it fills
+    **dict.fromkeys(("evidence", "quote", "source", "证据", "原文", "依据"), "evidence"),
+    **dict.fromkeys(("style", "风格"), "style"),
+    **dict.fromkeys(("answer", "答案", "回答"), "answer"),
+}
 ENDS_IN_QUESTION_MARK = re.compile(r"[?？][\"'”’」*\s]*$")
-
-
-OUTER_QUOTES = ('""', "''", "“”", "「」", "‘’")
+OUTER_QUOTES = ('""', "''", "“”", "「」", "‘’", "＂＂")
 
 
 def without_mark(line: str) -> str:
     """A line without its number, bullet or ``Q1:``, bold marks and surrounding quotes."""
-    line = MARK.sub("", line, count=1) if MARK.match(line) else line
-    line = line.strip().strip("*").strip()
-    if len(line) > 1 and (line[0], line[-1]) in {
-        ('"', '"'),
-        ("'", "'"),
-        ("“", "”"),
-        ("「", "」"),
-        ("‘", "’"),
-    }:
-        line = line[1:-1].strip()
-    return line
+    return _unquoted(MARK.sub("", line, count=1).strip().strip("*").strip())
 
 
-def _list_items(text: str) -> Sequence[str]:
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] + text[-1] in OUTER_QUOTES:
+        return text[1:-1].strip()
+    return text
+
+
+def _list_items(text: str) -> list[Item]:
     """The entries of a numbered or bulleted list, or lines that all ask something.
 
-    Preambles ("Here are 2 questions:") and closing words carry no mark and are left out.
+    ``Evidence: …`` and the like under an entry belong to it. Preambles ("Here are 2 questions:",
+    "以下是…") and closing words carry no mark and are left out.
     """
     lines = [
         line for line in text.splitlines() if line.strip() and not line.strip().startswith("```")
     ]
-    marked = [line for line in lines if MARK.match(line)]
+    plain = [line for line in lines if not LABEL.match(line)]
+    marked = [line for line in plain if MARK.match(line)]
     if not marked:
-        marked = [line for line in lines if ENDS_IN_QUESTION_MARK.search(line)]
-        others = [line for line in lines if line not in marked]
+        marked = [line for line in plain if ENDS_IN_QUESTION_MARK.search(line)]
+        others = [line for line in plain if line not in marked]
         # a preamble is one line with a colon; anything else makes the guess unsafe
         if any(not line.rstrip().endswith((":", "：")) for line in others):
-            return ()
-    return [clean_text(item) for line in marked if (item := without_mark(line))]
+            return []
+    items: list[Item] = []
+    for line in lines:
+        if (label := LABEL.match(line)) and items:
+            value = clean_text(_unquoted(line[label.end() :].strip().strip("*").strip()))
+            items[-1] = replace(items[-1], **{LABELLED[label["name"].lower()]: value})
+        elif line in marked and (query := without_mark(line)):
+            items.append(Item(clean_text(query)))
+    return items

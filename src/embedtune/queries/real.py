@@ -10,19 +10,19 @@ from embedtune.files import Undecodable, decode, number_in, read_jsonl, read_tab
 from embedtune.language import language_of
 from embedtune.llm import ChatAnswer, ChatRequest
 from embedtune.llm.recorded import RecordedChat
-from embedtune.queries.extractive import inverse_frequencies, terms_of
-from embedtune.queries.generate import (
+from embedtune.queries.asking import QuerySettings
+from embedtune.queries.checks import (
     STAGE,
-    Generation,
-    QuerySettings,
     clean_query,
     locate,
     query_id,
     settle_repeats,
     text_fault,
 )
+from embedtune.queries.generate import Generation
 from embedtune.queries.parse import read_json_answer
 from embedtune.queries.prompts import JUDGEMENT_SCHEMA, judgement_prompt
+from embedtune.queries.terms import inverse_frequencies, terms_of
 from embedtune.quotes import find_quote
 from embedtune.records import (
     Chunk,
@@ -81,20 +81,65 @@ def read_real_queries(
         ServiceError: See `generate_queries`.
     """
     rejects: list[Reject] = []
-    lines = _read(path, rejects)
     library = _Library(chunks, documents)
+    lines = _place(path, library, rejects)
+    spans = dict(lines.spans)
+    notes: list[str] = []
+    if chat is not None and retriever is not None:
+        judged = _judge(lines.open, library, chat, retriever, progress)
+        for (line, _), outcome in zip(lines.open, judged, strict=True):
+            if isinstance(outcome, Span):
+                spans[line.line] = outcome, ("judged",)
+            else:
+                rejects.append(_reject(path, line, *outcome))
+        notes = [*chat.notes, f"judgements: {chat.usage.line()}"]
+    else:
+        for line, document in lines.open:
+            span = library.closest(line.text, document) if document else None
+            if span is not None:
+                spans[line.line] = span, ("document-label",)
+            else:
+                message = (
+                    "nothing says where its answer stands; put a tab and a quote or a file name "
+                    "after the query, or configure llm so that a model finds it"
+                )
+                rejects.append(_reject(path, line, "unlabelled", message))
+    queries = [
+        _query(line, *spans[line.line], library) for line in lines.usable if line.line in spans
+    ]
+    kept, duplicates = settle_repeats(queries, rejects)
+    counts = Counts(
+        len(kept) + len(rejects) + len(duplicates), len(kept), len(rejects), len(duplicates)
+    )
+    usage = chat.usage if chat is not None else None
+    return Generation(tuple(kept), (*rejects, *duplicates), counts, usage, tuple(notes))
+
+
+def count_to_judge(path: Path, chunks: Sequence[Chunk], documents: Iterable[Document]) -> int:
+    """How many queries of the file have no label that says where their answer stands.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    return len(_place(path, _Library(chunks, documents), []).open)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The lines that are queries, and what their labels say about them."""
+
+    usable: tuple[_Line, ...]
+    spans: dict[int, tuple[Span, tuple[str, ...]]]  # line number -> evidence and flags
+    open: tuple[tuple[_Line, str], ...]  # to be judged; the document to look in, "" for any
+
+
+def _place(path: Path, library: "_Library", rejects: list[Reject]) -> _Lines:
+    usable: list[_Line] = []
     spans: dict[int, tuple[Span, tuple[str, ...]]] = {}
-    open_lines: list[tuple[_Line, str]] = []  # and the document it must be in, "" for any
-
-    def reject(line: _Line, code: str, message: str) -> None:
-        rejects.append(
-            Reject(STAGE, code, message, file=str(path), line=line.line, excerpt=visible(line.text))
-        )
-
-    usable = []
-    for line in lines:
+    undecided: list[tuple[_Line, str]] = []
+    for line in _read(path, rejects):
         if fault := text_fault(line.text, ""):
-            reject(line, *fault)
+            rejects.append(_reject(path, line, *fault))
             continue
         usable.append(line)
         document, quote = library.resolve(line)
@@ -102,40 +147,23 @@ def read_real_queries(
             span = library.quoted(quote, document)
             if span is None:
                 where = f"the document {visible(line.document)}" if document else "any document"
-                reject(line, "quote-not-found",
-                       f"its label {visible(quote)} is neither a file name nor a quote found in "
-                       f"{where}; copy the sentence as it stands there")  # fmt: skip
+                message = (
+                    f"its label {visible(quote)} is neither a file name nor a quote found in "
+                    f"{where}; copy the sentence as it stands there"
+                )
+                rejects.append(_reject(path, line, "quote-not-found", message))
             else:
                 spans[line.line] = span, ()
         elif line.document and not document:
-            reject(line, "document-not-found", f"no document is called {visible(line.document)}")
+            message = f"no document is called {visible(line.document)}"
+            rejects.append(_reject(path, line, "document-not-found", message))
         else:
-            open_lines.append((line, document))
-    notes: list[str] = []
-    if chat is not None and retriever is not None:
-        judged = _judge(open_lines, library, chat, retriever, progress)
-        for (line, _), outcome in zip(open_lines, judged, strict=True):
-            if isinstance(outcome, Span):
-                spans[line.line] = outcome, ("judged",)
-            else:
-                reject(line, *outcome)
-        notes = [*chat.notes, f"judgements: {chat.usage.line()}"]
-    else:
-        for line, document in open_lines:
-            span = library.closest(line.text, document) if document else None
-            if span is not None:
-                spans[line.line] = span, ("document-label",)
-            else:
-                reject(line, "unlabelled",
-                       "nothing says where its answer stands; put a tab and a quote or a file name "
-                       "after the query, or configure llm so that a model finds it")  # fmt: skip
-    queries = [_query(line, *spans[line.line], library) for line in usable if line.line in spans]
-    kept, duplicates = settle_repeats(queries, rejects)
-    counts = Counts(
-        len(kept) + len(rejects) + len(duplicates), len(kept), len(rejects), len(duplicates)
-    )
-    usage = chat.usage if chat is not None else None
-    return Generation(tuple(kept), (*rejects, *duplicates), counts, usage, tuple(notes))
+            undecided.append((line, document))
+    return _Lines(tuple(usable), spans, tuple(undecided))
+
+
+def _reject(path: Path, line: _Line, code: str, message: str) -> Reject:
+    return Reject(STAGE, code, message, file=str(path), line=line.line, excerpt=visible(line.text))
 
 
 def _query(line: _Line, span: Span, flags: tuple[str, ...], library: "_Library") -> Query:

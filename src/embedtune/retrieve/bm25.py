@@ -3,10 +3,13 @@
 import itertools
 import re
 import unicodedata
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from embedtune.embed import Matrix
 from embedtune.language import HAN
 from embedtune.records import Chunk
 from embedtune.retrieve import Hit
@@ -48,25 +51,39 @@ class BM25:
         self._ids = np.array([chunk.id for chunk in chunks], dtype=object)
         self._ties = tie_breakers(self._ids)
         self._numbers: dict[str, int] = {}
-        rows = [
-            [self._numbers.setdefault(term, len(self._numbers)) for term in terms(chunk.embedded)]
-            for chunk in chunks
+        rows = [  # four bytes a term: a million passages hold some hundred million
+            array("i", [self._numbers.setdefault(term, len(self._numbers)) for term in terms(text)])
+            for text in (chunk.embedded for chunk in chunks)
         ]
         self._index = bm25s.BM25()
         if self._numbers:
             self._index.index((rows, self._numbers), show_progress=False)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        return [self._search(query, k) for query in queries]
+        return [
+            [
+                Hit(self._ids[row], round(float(scores[row]), DECIMALS))
+                for row in self.best(scores, k)
+            ]
+            for scores in map(self.scores, queries)
+        ]
 
-    def _search(self, query: str, k: int) -> list[Hit]:
+    def scores(self, query: str) -> Matrix:
+        """(n,) float32: the score of every chunk, 0 for those that share no term."""
         known = [self._numbers[term] for term in terms(query) if term in self._numbers]
         if not known:
-            return []
-        scores = self._index.get_scores_from_ids(known).astype(np.float64).round(DECIMALS)
+            return np.zeros(len(self._ids), np.float32)
+        return self._index.get_scores_from_ids(known)
+
+    def best(self, scores: Matrix, k: int) -> npt.NDArray[np.int64]:
+        """Rows of the at most ``k`` best of ``scores``, best first; none that is not above 0.
+
+        Scores that round to the same number are ordered by a hash of the id.
+        """
         found = np.flatnonzero(scores > 0)
         if len(found) > k:
-            floor = np.partition(scores[found], len(found) - k)[len(found) - k]
-            found = found[scores[found] >= floor]
-        order = found[np.lexsort((self._ties[found], -scores[found]))][:k]
-        return [Hit(self._ids[index], float(scores[index])) for index in order]
+            values = scores[found]
+            floor = np.partition(values, len(values) - k)[len(values) - k]
+            found = found[values >= floor - 10.0**-DECIMALS]
+        values = scores[found].astype(np.float64).round(DECIMALS)
+        return found[np.lexsort((self._ties[found], -values))][:k]

@@ -5,8 +5,11 @@ to a query's best ``k`` is kept; at the end these few are scored again in float6
 vectors have equal scores wherever they stand, and ordered by score, then by a hash of the id.
 """
 
+import itertools
 import logging
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,16 +17,19 @@ import numpy.typing as npt
 
 from embedtune.embed import Embedder, Matrix, Similarity
 from embedtune.errors import IntegrityError
-from embedtune.files import visible
-from embedtune.records import Chunk
+from embedtune.files import disk_errors, visible
+from embedtune.records import Chunk, Role
 from embedtune.retrieve import Hit
 from embedtune.retrieve.order import tie_breakers
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BLOCK = 8192  # 512 x 8192 float32 scores: 16 MiB at a time
-QUERY_BLOCK = 512
+CHUNK_BLOCK = 8192  # 2048 x 8192 float32 scores: 64 MiB at a time
+QUERY_BLOCK = 2048
 DECIMALS = 9  # scores closer than this are equal
+
+
+Rows = npt.NDArray[np.int64]
 
 
 class Neighbours(NamedTuple):
@@ -71,14 +77,6 @@ def check_vectors(
         )
 
 
-def _scaled(vectors: Matrix, similarity: Similarity, dtype: type = np.float32) -> np.ndarray:
-    if similarity != "cosine":
-        return np.asarray(vectors, dtype=dtype)
-    precise = np.asarray(vectors, dtype=np.float64)
-    norms = np.sqrt(np.einsum("ij,ij->i", precise, precise))
-    return (precise / np.maximum(norms, 1e-30)[:, None]).astype(dtype)
-
-
 def nearest(
     queries: Matrix,
     chunks: Matrix,
@@ -87,6 +85,7 @@ def nearest(
     *,
     similarity: Similarity = "cosine",
     dimension: int | None = None,
+    without: Sequence[Rows] | None = None,
 ) -> Neighbours:
     """The ``k`` best chunks of each query, exactly. Euclidean scores are negative distances.
 
@@ -96,6 +95,8 @@ def nearest(
         k: Cut to the number of chunks.
         dimension: Only the first so many numbers of each vector are used (Matryoshka); they are
             scaled to length 1 again for cosine only.
+        without: For each query, rows of ``chunks`` it must not be given. Where fewer than ``k``
+            are left, the rest of its row is index -1 with a score of minus infinity.
 
     Memory beyond the vectors is bounded by a block, whatever the number of chunks.
     """
@@ -103,72 +104,48 @@ def nearest(
     if not k or not len(queries):
         return Neighbours(np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k)))
     ties = tie_breakers(ids)
-    found = [
-        _nearest_block(queries[first : first + QUERY_BLOCK, :dimension], chunks[:, :dimension],
-                       ties, k, similarity)
-        for first in range(0, len(queries), QUERY_BLOCK)
-    ]  # fmt: skip
+    chunks = chunks[:, :dimension]
+    scales = scales_of(chunks, similarity)
+    found = []
+    for first in range(0, len(queries), QUERY_BLOCK):
+        part = slice(first, first + QUERY_BLOCK)
+        barred = without[part] if without is not None else ()
+        found.append(_nearest_block(queries[part, :dimension], chunks, scales, ties, k,
+                                    similarity, barred))  # fmt: skip
     return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
-def _nearest_block(
-    raw_queries: Matrix, chunks: Matrix, ties: np.ndarray, k: int, similarity: Similarity
-) -> Neighbours:
-    queries = _scaled(raw_queries, similarity)
-    query_norms = np.einsum("ij,ij->i", queries, queries)
-    floor = np.full(len(queries), -np.inf, np.float32)  # score of the k-th best so far
-    kept_rows = np.zeros(0, np.int64)
-    kept_columns = np.zeros(0, np.int64)
-    kept_scores = np.zeros(0, np.float32)
-    for first in range(0, len(chunks), CHUNK_BLOCK):
-        block = _scaled(chunks[first : first + CHUNK_BLOCK], similarity)
-        scores = queries @ block.T
-        if similarity == "euclidean":
-            scores *= 2
-            scores -= np.einsum("ij,ij->i", block, block)
-            scores -= query_norms[:, None]
-        # float32 products may be off by this much; equal vectors must not be lost to it
-        slack = 1e-5 * (1 if similarity == "cosine" else max(1.0, float(np.abs(scores).max())))
-        if not np.isfinite(floor[0]) and scores.shape[1] > k:
-            best = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
-            floor = np.maximum(floor, best)
-        flat = np.flatnonzero(scores >= (floor - slack)[:, None])
-        rows, columns = np.divmod(flat, scores.shape[1])
-        kept_rows = np.concatenate([kept_rows, rows])
-        kept_columns = np.concatenate([kept_columns, columns + first])
-        kept_scores = np.concatenate([kept_scores, scores.ravel()[flat]])
-        order = np.lexsort((ties[kept_columns], -kept_scores, kept_rows))
-        kept_rows, kept_columns, kept_scores = (
-            kept_rows[order],
-            kept_columns[order],
-            kept_scores[order],
-        )
-        place = _place_in_row(kept_rows)
-        last = place == k - 1
-        floor[kept_rows[last]] = kept_scores[last]
-        # ties beyond 4 k are cut by the same hash that orders them
-        keep = (kept_scores >= floor[kept_rows] - slack) & (place < 4 * k)
-        kept_rows, kept_columns, kept_scores = (
-            kept_rows[keep],
-            kept_columns[keep],
-            kept_scores[keep],
-        )
-    exact = _exact_scores(raw_queries, chunks, kept_rows, kept_columns, similarity)
-    order = np.lexsort((ties[kept_columns], -exact, kept_rows))
-    chosen = order[_place_in_row(kept_rows[order]) < k]
-    shape = (len(queries), k)
-    return Neighbours(kept_columns[chosen].reshape(shape), exact[chosen].reshape(shape))
+def similarities(
+    queries: Matrix, chunks: Matrix, similarity: Similarity, *, scales: Matrix | None
+) -> Matrix:
+    """(n, m) float32 scores of all with all, as negative squared distances for euclidean.
+
+    Args:
+        scales: ``scales_of`` these chunks.
+    """
+    return _block_scores(_scaled(queries, similarity), _block(chunks, scales), similarity)
 
 
-def _place_in_row(rows: np.ndarray) -> np.ndarray:
-    """0, 1, 2, … within each run of equal numbers."""
-    starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]]) if len(rows) else rows
-    return np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
+def scales_of(vectors: Matrix, similarity: Similarity) -> Matrix | None:
+    """(n, 1) float32 factors that make the rows as long as 1, for cosine."""
+    if similarity != "cosine":
+        return None
+    scales = np.empty((len(vectors), 1), np.float32)
+    for first in range(0, len(vectors), CHUNK_BLOCK):
+        part = np.asarray(vectors[first : first + CHUNK_BLOCK], np.float64)
+        norms = np.sqrt(np.einsum("ij,ij->i", part, part))
+        scales[first : first + CHUNK_BLOCK, 0] = 1 / np.maximum(norms, 1e-30)
+    return scales
 
 
-def _exact_scores(
-    queries: Matrix, chunks: Matrix, rows: np.ndarray, columns: np.ndarray, similarity: Similarity
-) -> np.ndarray:
+def pair_scores(
+    queries: Matrix,
+    chunks: Matrix,
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    similarity: Similarity,
+) -> npt.NDArray[np.float64]:
+    """The score of query ``rows[i]`` with chunk ``columns[i]``, as ``nearest`` gives it."""
     exact = np.empty(len(rows))
     precise = _scaled(queries, similarity, np.float64)
     for first in range(0, len(rows), CHUNK_BLOCK):
@@ -180,6 +157,133 @@ def _exact_scores(
         else:
             exact[part] = (left * right).sum(axis=1)
     return exact.round(DECIMALS)
+
+
+def _scaled(vectors: Matrix, similarity: Similarity, dtype: type = np.float32) -> np.ndarray:
+    if similarity != "cosine":
+        return np.asarray(vectors, dtype=dtype)
+    precise = np.asarray(vectors, dtype=np.float64)
+    norms = np.sqrt(np.einsum("ij,ij->i", precise, precise))
+    return (precise / np.maximum(norms, 1e-30)[:, None]).astype(dtype)
+
+
+def _block(chunks: Matrix, scales: np.ndarray | None) -> Matrix:
+    block = np.asarray(chunks, np.float32)
+    return block if scales is None else block * scales
+
+
+def _block_scores(queries: Matrix, block: Matrix, similarity: Similarity) -> Matrix:
+    scores = queries @ block.T
+    if similarity == "euclidean":
+        scores *= 2
+        scores -= np.einsum("ij,ij->i", block, block)
+        scores -= np.einsum("ij,ij->i", queries, queries)[:, None]
+    return scores
+
+
+class _Kept(NamedTuple):
+    """Entries of the score matrix: query, chunk, score."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    scores: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> "_Kept":
+        return _Kept(self.rows[chosen], self.columns[chosen], self.scores[chosen])
+
+
+def _nearest_block(
+    raw_queries: Matrix,
+    chunks: Matrix,
+    scales: np.ndarray | None,
+    ties: np.ndarray,
+    k: int,
+    similarity: Similarity,
+    without: Sequence[Rows],
+) -> Neighbours:
+    queries = _scaled(raw_queries, similarity)
+    count = len(queries)
+    barred_rows = np.repeat(np.arange(count), [len(rows) for rows in without] or 0)
+    barred = np.concatenate([*without, np.zeros(0, np.int64)]).astype(np.int64)
+    lowest = np.finfo(np.float32).min  # what is barred lies below it
+    floor = np.full(count, -np.inf, np.float32)  # score of the k-th best so far
+    kept = _Kept(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    fresh: list[_Kept] = []
+    slack = 0.0
+    for first in range(0, len(chunks), CHUNK_BLOCK):
+        part = slice(first, first + CHUNK_BLOCK)
+        block = _block(chunks[part], None if scales is None else scales[part])
+        scores = _block_scores(queries, block, similarity)
+        # float32 products may be off by this much; equal vectors must not be lost to it
+        size = 1.0 if similarity == "cosine" else float(np.abs(scores).max())
+        slack = max(slack, 1e-5 * max(1.0, size))
+        here = (barred >= first) & (barred < first + len(block))
+        scores[barred_rows[here], barred[here] - first] = -np.inf
+        if first == 0 and len(block) > k:
+            floor = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
+        flat = np.flatnonzero(scores >= np.maximum(floor - slack, lowest)[:, None])
+        rows, columns = np.divmod(flat, len(block))
+        fresh.append(_Kept(rows, columns + first, scores.ravel()[flat]))
+        last = first + CHUNK_BLOCK >= len(chunks)
+        if last or sum(len(some.rows) for some in fresh) >= count * k:
+            kept, floor = _best([kept, *fresh], floor, slack, ties, k)
+            fresh = []
+    exact = pair_scores(raw_queries, chunks, kept.rows, kept.columns, similarity)
+    order = np.lexsort((ties[kept.columns], -exact, kept.rows))
+    place = _place_in_row(kept.rows[order])
+    order, place = order[place < k], place[place < k]
+    found = Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), -np.inf))
+    found.indices[kept.rows[order], place] = kept.columns[order]
+    found.scores[kept.rows[order], place] = exact[order]
+    return found
+
+
+def _best(
+    parts: Sequence[_Kept], floor: np.ndarray, slack: float, ties: np.ndarray, k: int
+) -> tuple[_Kept, np.ndarray]:
+    """What may still be among the k best of its row, and the new floor."""
+    kept = _Kept(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    kept = kept.of(np.lexsort((ties[kept.columns], -kept.scores, kept.rows)))
+    place = _place_in_row(kept.rows)
+    last = place == k - 1
+    floor = floor.copy()
+    floor[kept.rows[last]] = kept.scores[last]
+    # ties beyond 4 k are cut by the same hash that orders them
+    return kept.of((kept.scores >= floor[kept.rows] - slack) & (place < 4 * k)), floor
+
+
+def _place_in_row(rows: np.ndarray) -> np.ndarray:
+    """0, 1, 2, … within each run of equal numbers."""
+    starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]]) if len(rows) else rows
+    return np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
+
+
+def vectors_on_disk(
+    embedder: Embedder, texts: Iterable[str], role: Role, *, folder: Path | None = None
+) -> Matrix:
+    """(n, d) float32: the checked vectors of ``texts``, mapped from a file without a name.
+
+    Memory holds one portion at a time, of texts as of vectors. The file lies in ``folder`` (the
+    system's temporary one by default) and is gone when nobody holds the vectors any more.
+
+    Raises:
+        IntegrityError: See ``check_vectors``.
+        ResourceError: The disk is full.
+    """
+    remaining, count, width = iter(texts), 0, 0
+    with (
+        disk_errors(folder or Path(tempfile.gettempdir())),
+        tempfile.TemporaryFile(dir=folder) as file,
+    ):
+        while part := list(itertools.islice(remaining, CHUNK_BLOCK)):
+            vectors = embedder.embed(part, role)
+            check_vectors(vectors, part, embedder.name)
+            file.write(np.ascontiguousarray(vectors, np.float32).data)
+            count, width = count + len(part), vectors.shape[1]
+        file.flush()
+        if not count:
+            return np.zeros((0, embedder.dimension), np.float32)
+        return np.memmap(file, np.float32, mode="r", shape=(count, width))
 
 
 class DenseRetriever:

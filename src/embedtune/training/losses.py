@@ -20,12 +20,14 @@ def ranking_loss(
     """MultipleNegativesRankingLoss (van den Oord et al. 2018, arXiv:1807.03748) with masking,
     inside MatryoshkaLoss (arXiv:2205.13147) when there is more than one dimension.
 
-    In a batch, passage j is no negative for query i when it is excluded for that query: judged
-    relevant, a near-duplicate of a relevant one, or overlapping the evidence. Such entries of
-    the score matrix are minus infinity, so that neither loss nor gradient sees them. A sampler
-    alone cannot give that: it knows equal texts only.
+    In a batch, a query's negatives are the passages of the other pairs and the explicit negatives
+    of all pairs. One is none when it is excluded for that query: judged relevant, a near-duplicate
+    of a relevant one, or overlapping the evidence. Such entries of the score matrix are minus
+    infinity, so that neither loss nor gradient sees them. A sampler alone cannot give that: it
+    knows equal texts only. Nor is a passage seen twice that several pairs bring along.
 
-    The data set's ``label`` column must hold the position of each pair in ``pairs``.
+    The data set's columns are anchor, positive, and one for each of ``negative_columns``; ``label``
+    holds the position of each pair in ``pairs``.
     """
     import torch
     from sentence_transformers.sentence_transformer.losses import (
@@ -34,18 +36,21 @@ def ranking_loss(
     )
     from sentence_transformers.util import cos_sim
 
+    columns = len(negative_columns(pairs))
+
     class MaskedRankingLoss(MultipleNegativesRankingLoss):
         def __init__(self) -> None:
             super().__init__(model, scale=1 / temperature, similarity_fct=self.masked_similarity)
 
         def forward(self, sentence_features: Any, labels: Any) -> Any:
-            self.mask = torch.tensor(false_negatives(labels.tolist(), pairs, excluded))
+            self.mask = torch.tensor(false_negatives(labels.tolist(), pairs, excluded, columns))
             return super().forward(sentence_features, labels)
 
         def masked_similarity(self, queries: Any, passages: Any) -> Any:
             # scores in full precision: with a scale of 20, bfloat16 would round them to 0.1
+            precision = torch.promote_types(queries.dtype, torch.float32)
             with torch.autocast(queries.device.type, enabled=False):
-                scores = cos_sim(queries.float(), passages.float())
+                scores = cos_sim(queries.to(precision), passages.to(precision))
             return scores.masked_fill(self.mask.to(scores.device), -torch.inf)
 
         def get_config_dict(self) -> dict[str, Any]:
@@ -57,14 +62,38 @@ def ranking_loss(
     return MatryoshkaLoss(model, loss, matryoshka_dims=list(dimensions))
 
 
+def negative_columns(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Names of the columns that hold the explicit negatives: as many as a pair has at most."""
+    most = max((len(pair.negatives) for pair in pairs), default=0)
+    return tuple(f"negative_{number}" for number in range(1, most + 1))
+
+
 def false_negatives(
-    batch: Sequence[int], pairs: Sequence[Pair], excluded: Excluded
+    batch: Sequence[int], pairs: Sequence[Pair], excluded: Excluded, columns: int = 0
 ) -> list[list[bool]]:
-    """mask[i][j]: passage j of the batch must not count against query i. The diagonal is False."""
+    """mask[i][j]: passage j must not count against query i, or counts already.
+
+    The passages are the positives of the batch, then the first negative of each pair, the second,
+    and so on. A pair with fewer has none there, and that is masked. The diagonal is False.
+    """
+    chunks: list[str | None] = [pairs[row].chunk for row in batch]
+    for column in range(columns):
+        chunks += [
+            pairs[row].negatives[column][0] if column < len(pairs[row].negatives) else None
+            for row in batch
+        ]
+    first: dict[str | None, int] = {}
+    again = [chunk is None or first.setdefault(chunk, j) != j for j, chunk in enumerate(chunks)]
     mask = []
     for i, row in enumerate(batch):
         barred = excluded(pairs[row].query)
-        mask.append([i != j and pairs[other].chunk in barred for j, other in enumerate(batch)])
+        own = pairs[row].chunk
+        mask.append(
+            [
+                i != j and (again[j] or chunk == own or chunk in barred)
+                for j, chunk in enumerate(chunks)
+            ]
+        )
     return mask
 
 
@@ -79,29 +108,30 @@ def batches(
 ) -> Iterator[list[int]]:
     """The batches of one epoch: every pair once, order given by seed and epoch alone.
 
-    With ``avoid_conflicts``, pairs that mask each other are put into different batches where
-    possible, so that each query meets as many negatives as it can. No batch has one pair only
-    (it would teach nothing): such a rest joins the batch before.
+    With ``avoid_conflicts``, pairs of which a passage, positive or negative, is masked for the
+    other are put into different batches where possible, so that each query meets as many
+    negatives as it can. No batch has one pair only (it would teach nothing): such a rest joins the
+    batch before.
     """
     import random
 
+    brought = [{pair.chunk, *(chunk for chunk, _ in pair.negatives)} for pair in pairs]
     order = list(range(len(pairs)))
     random.Random(f"{seed}/{epoch}").shuffle(order)
     made: list[list[int]] = []
     while order:
         batch: list[int] = []
         barred: set[str] = set()
-        chunks: set[str] = set()
+        held: set[str] = set()
         waiting: list[int] = []
         for position, index in enumerate(order):
-            pair = pairs[index]
-            own = excluded(pair.query)
-            if avoid_conflicts and (pair.chunk in barred or not chunks.isdisjoint(own)):
+            own, chunks = excluded(pairs[index].query), brought[index]
+            if avoid_conflicts and not (chunks.isdisjoint(barred) and held.isdisjoint(own)):
                 waiting.append(index)
                 continue
             batch.append(index)
             barred |= own
-            chunks.add(pair.chunk)
+            held |= chunks
             if len(batch) == size:
                 waiting.extend(order[position + 1 :])
                 break

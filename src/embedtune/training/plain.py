@@ -11,10 +11,17 @@ from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import read_json, write_json
 from embedtune.records import Pair, Progress
 from embedtune.training.checkpoints import seal
-from embedtune.training.losses import Excluded, batches, steps_per_epoch
+from embedtune.training.losses import (
+    Excluded,
+    batches,
+    negative_columns,
+    steps_per_epoch,
+)
 from embedtune.training.plan import Plan, TrainingSettings
 
 log = logging.getLogger(__name__)
+
+NO_NEGATIVE = "-"  # where a pair has fewer than others; masked, so it only must have a vector
 
 
 def validate_trainer_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,10 +107,17 @@ def _drop_attention_dropout(model: Any) -> None:
             module.p = 0.0
 
 
-def _arguments(settings: TrainingSettings, plan: Plan, checkpoints: Path, model: Any) -> Any:
+def _arguments(
+    settings: TrainingSettings,
+    plan: Plan,
+    checkpoints: Path,
+    model: Any,
+    columns: Sequence[str],  # of passages
+) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    prompts = {"anchor": model.prompts.get("query"), "positive": model.prompts.get("document")}
+    prompts = {column: model.prompts.get("document") for column in columns}
+    prompts["anchor"] = model.prompts.get("query")
     values: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "num_train_epochs": plan.epochs,
@@ -165,6 +179,13 @@ def fit(
         {
             "anchor": [pair.anchor for pair in pairs],
             "positive": [pair.positive for pair in pairs],
+            **{
+                name: [
+                    pair.negatives[n][1] if n < len(pair.negatives) else NO_NEGATIVE
+                    for pair in pairs
+                ]
+                for n, name in enumerate(negative_columns(pairs))
+            },
             "label": list(range(len(pairs))),
         }
     )
@@ -172,7 +193,7 @@ def fit(
         _drop_attention_dropout(model)
     trainer = _trainer_class()(
         model=model,
-        args=_arguments(settings, plan, checkpoints, model),
+        args=_arguments(settings, plan, checkpoints, model, ("positive", *negative_columns(pairs))),
         train_dataset=dataset,
         loss=loss,
         evaluator=[BestModel(best, score)],

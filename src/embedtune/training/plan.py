@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, NonNegativeInt, field_validator
 
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.settings import Auto, PositiveInt, Settings
@@ -14,6 +14,9 @@ from embedtune.training.losses import steps_per_epoch
 log = logging.getLogger(__name__)
 
 MATRYOSHKA_DIMENSIONS = (512, 256, 128, 64)
+BATCH = 32  # pairs
+PASSAGES = 80  # a step, where pairs bring negatives: more would need more memory than BATCH alone
+SMALLEST = 8  # pairs
 
 
 class TrainingSettings(Settings):
@@ -33,7 +36,12 @@ class TrainingSettings(Settings):
         "auto", description="Peak learning rate of AdamW; auto: 5e-5."
     )
     batch_size: Annotated[int, Field(ge=2)] | Auto = Field(
-        "auto", description="Pairs a step, each the others' negatives; auto: 32, fewer if few."
+        "auto",
+        description="Pairs a step, each the others' negatives; auto: 32, fewer if there are few "
+        "or each brings negatives of its own (80 passages a step, at least 8 pairs).",
+    )
+    negatives_per_pair: NonNegativeInt | Auto = Field(
+        "auto", description="Negatives a pair is trained with, hardest first; auto: all it has."
     )
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Share of the steps over which the learning rate rises."
@@ -92,14 +100,26 @@ class Plan:
     steps: int
     learning_rate: float
     batch_size: int
+    negatives_per_pair: int
     evaluate_every: int
     log_every: int
     device: str
     precision: str
 
 
-def plan_training(settings: TrainingSettings, pairs: int, dimension: int, corpus: int = 0) -> Plan:
-    """Work out every ``auto``. ``corpus``: passages encoded at each evaluation on dev.
+def plan_training(
+    settings: TrainingSettings,
+    pairs: int,
+    dimension: int,
+    corpus: int = 0,
+    *,
+    negatives: int = 0,
+) -> Plan:
+    """Work out every ``auto``.
+
+    Args:
+        corpus: Passages encoded at each evaluation on dev.
+        negatives: The most that a pair brings.
 
     Raises:
         ConfigError: Matryoshka dimensions that the model does not have, or repeated ones.
@@ -111,9 +131,12 @@ def plan_training(settings: TrainingSettings, pairs: int, dimension: int, corpus
             "passage of a batch is the other queries' negative"
         )
     dimensions = matryoshka_dimensions(settings.matryoshka, dimension)
+    if settings.negatives_per_pair != "auto":
+        negatives = min(negatives, settings.negatives_per_pair)
     batch = settings.batch_size
     if batch == "auto":
-        batch = 32 if pairs >= 64 else max(2, pairs // 2)
+        batch = min(BATCH, max(SMALLEST, PASSAGES // (1 + negatives)))
+        batch = batch if pairs >= 2 * batch else max(2, pairs // 2)
     elif batch > pairs:
         log.warning("training.batch_size: %d is more than the %d pairs there are", batch, pairs)
         batch = pairs
@@ -126,7 +149,8 @@ def plan_training(settings: TrainingSettings, pairs: int, dimension: int, corpus
     every = settings.evaluate_every
     if every == "auto":
         # an evaluation encodes the corpus; let all of them cost less than the training itself
-        affordable = 4 * steps * batch / max(1, corpus)
+        texts = 2 + negatives  # of a pair
+        affordable = 2 * texts * steps * batch / max(1, corpus)
         every = math.ceil(steps / max(2, min(4, int(affordable))))
     device, precision = device_and_precision(settings)
     return Plan(
@@ -136,6 +160,7 @@ def plan_training(settings: TrainingSettings, pairs: int, dimension: int, corpus
         steps=steps,
         learning_rate=5e-5 if settings.learning_rate == "auto" else settings.learning_rate,
         batch_size=batch,
+        negatives_per_pair=negatives,
         evaluate_every=every,
         # a checkpoint falls on a log entry, so that a resumed training logs the same means
         log_every=max(n for n in range(1, settings.log_every + 1) if every % n == 0),

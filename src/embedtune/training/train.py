@@ -6,7 +6,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from embedtune.errors import NothingUsable, ResourceError
 from embedtune.files import write_jsonl
 from embedtune.records import Pair, Progress, no_progress
 from embedtune.training.checkpoints import last_whole_checkpoint
-from embedtune.training.losses import Excluded, ranking_loss
+from embedtune.training.losses import Excluded, negative_columns, ranking_loss
 from embedtune.training.plain import best_so_far, fit
 from embedtune.training.plan import Plan, TrainingSettings, device_and_precision, plan_training
 
@@ -53,7 +53,9 @@ def train(
     kill, it goes on from the last whole one and ends with the same model.
 
     Args:
-        excluded: Chunks that are no negatives for a query id (see ``relevance.Relevance``).
+        pairs: Those with fewer negatives than others are trained with what they have.
+        excluded: Chunks that are no negatives for a query id (see ``relevance.Relevance``);
+            a pair's own negatives are held to it too.
         score: Judges a model on dev; the base is scored too.
         progress: Steps done and in all.
 
@@ -68,7 +70,12 @@ def train(
 
     from embedtune.embed.loading import load_sentence_transformer
 
-    usable = [pair for pair in pairs if pair.anchor.strip() != pair.positive.strip()]
+    wanted = settings.negatives_per_pair
+    usable = [
+        pair if wanted == "auto" else replace(pair, negatives=pair.negatives[:wanted])
+        for pair in pairs
+        if pair.anchor.strip() != pair.positive.strip()
+    ]
     if len({pair.positive for pair in usable}) < 2:
         raise NothingUsable(
             f"training needs at least 2 pairs with different passages; of {len(pairs)} pairs "
@@ -76,7 +83,13 @@ def train(
         )
     device, _ = device_and_precision(settings)
     model = load_sentence_transformer(base, device=device)
-    plan = plan_training(settings, len(usable), model.get_embedding_dimension(), corpus)
+    plan = plan_training(
+        settings,
+        len(usable),
+        model.get_embedding_dimension(),
+        corpus,
+        negatives=len(negative_columns(usable)),
+    )
     base_score = float(score(model))
 
     set_seed(settings.seed)
@@ -96,8 +109,9 @@ def train(
         )  # fmt: skip
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ResourceError(
-            f"out of memory at batch size {plan.batch_size} and {model.max_seq_length} tokens; "
-            "lower training.batch_size or chunks.tokens and run the same command again"
+            f"out of memory at batch size {plan.batch_size} with {plan.negatives_per_pair} "
+            f"negatives a pair and {model.max_seq_length} tokens; lower training.batch_size, "
+            "training.negatives_per_pair or chunks.tokens and run the same command again"
         ) from error
     chosen = best_so_far(best)
     final = work / "model"

@@ -1,0 +1,76 @@
+"""A cross-encoder's opinion of negatives: does one of them answer the query after all?"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from embedtune.datasets.negatives import Check, Doubt
+from embedtune.errors import ConfigError, IntegrityError
+from embedtune.files import visible
+
+SHARE = 0.95  # of the probability of a passage that answers
+BATCH = 32
+
+
+def cross_encoder_check(model: str, *, device: str | None = None) -> Check:
+    """The check of a sentence-transformers cross-encoder, loaded when first asked.
+
+    A candidate is called an answer where its probability (sigmoid of the model's one number) is
+    at least 95 % of that of the query's lowest-scored relevant passage: a bare threshold would
+    mean something else for every model.
+
+    Args:
+        model: Name or folder.
+        device: As torch names it; None: the best there is.
+
+    Raises (when asked):
+        ConfigError: There is no such model, or it gives more than one number a pair.
+        IntegrityError: Its numbers are none.
+    """
+    loaded = functools.cache(functools.partial(_load, model, device))
+
+    def check(doubts: Sequence[Doubt]) -> list[frozenset[int] | None]:
+        import torch
+
+        pairs = [
+            (doubt.query.text, chunk.embedded)
+            for doubt in doubts
+            for chunk in (*doubt.relevant, *doubt.candidates)
+        ]
+        if not pairs:
+            return [frozenset() for _ in doubts]
+        found = loaded().predict(
+            pairs, batch_size=BATCH, show_progress_bar=False, activation_fn=torch.nn.Sigmoid()
+        )
+        scores = np.asarray(found, np.float64)
+        if not np.isfinite(scores).all():
+            raise IntegrityError(f"negatives.check: {visible(model)} gives NaN or infinite scores")
+        answers: list[frozenset[int] | None] = []
+        for doubt in doubts:
+            known, scores = np.split(scores, [len(doubt.relevant)])
+            own, scores = np.split(scores, [len(doubt.candidates)])
+            limit = SHARE * known.min(initial=np.inf)
+            answers.append(frozenset(np.flatnonzero(own >= limit).tolist()))
+        return answers
+
+    return check
+
+
+def _load(name: str, device: str | None) -> Any:
+    from sentence_transformers import CrossEncoder
+
+    try:
+        model = CrossEncoder(name, device=device)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"negatives.check: {visible(name)} cannot be loaded as a cross-encoder: "
+            f"{visible(error)}"
+        ) from error
+    if model.num_labels != 1:
+        raise ConfigError(
+            f"negatives.check: {visible(name)} gives {model.num_labels} numbers a pair; a "
+            "cross-encoder for relevance gives one"
+        )
+    return model
