@@ -4,7 +4,6 @@ import asyncio
 import http.server
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -301,22 +300,21 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 FETCH = """
-import asyncio, sys
+import sys
 from embedtune.errors import EmbedtuneError
-from embedtune.llm import ChatRequest
-from embedtune.llm.local import LocalChat
+from embedtune.llm.local import LocalChat, fetched
 
 try:
     for _ in range(2):
         model = LocalChat(sys.argv[1])
-        print(model.name, model._found.folder is None, flush=True)
-        print(asyncio.run(model.ask(ChatRequest("s", "u", max_tokens=3))).output_tokens > 0)
+        new = model.found.folder is None
+        print(model.name, new, (fetched(model.found) / "config.json").exists())
 except EmbedtuneError as error:
     print(error.exit_code, error)
 """
 
 
-def test_a_model_at_the_hub_is_fetched_when_it_is_first_asked(tmp_path, folder):
+def test_a_model_at_the_hub_is_fetched_once_and_not_before_it_is_asked(tmp_path, folder):
     Hub.folder = folder
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -330,7 +328,8 @@ def test_a_model_at_the_hub_is_fetched_when_it_is_first_asked(tmp_path, folder):
         return done.stdout.splitlines()
 
     name = f"local:somebody/tiny@{'c' * 16}"
-    assert child("somebody/tiny") == [f"{name} True", "True", f"{name} False", "True"]
+    assert child("somebody/tiny") == [f"{name} True True", f"{name} False True"]
+    assert sum(path.endswith("model.safetensors") for path in Hub.paths) <= 2  # HEAD and GET
     (told,) = child("somebody/else")
     server.shutdown()
     server.server_close()
@@ -338,42 +337,29 @@ def test_a_model_at_the_hub_is_fetched_when_it_is_first_asked(tmp_path, folder):
     assert "the hub has no such model" in told
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from embedtune.errors import Interrupted
-from embedtune.llm import ChatRequest
-from embedtune.llm.local import LocalChat
-from embedtune.llm.recorded import LLMSettings, RecordedChat
-from embedtune.store import Store
-
-model = LocalChat(sys.argv[2], together=1)
-tell = model._answers
-model._answers = lambda part: (print("asked", flush=True), tell(part))[1]
-with Store(Path(sys.argv[1])) as store:
-    chat = RecordedChat(model, store, LLMSettings(concurrency=2))
-    try:
-        chat.ask_all([ChatRequest("s", str(n), max_tokens=100_000) for n in range(50)])
-    except Interrupted as error:
-        print("stopped", chat.usage.new, flush=True)
-        sys.exit(error.exit_code)
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
-def test_a_second_ctrl_c_stops_a_generation_that_is_under_way(tmp_path):
+def test_a_generation_under_way_ends_when_nobody_waits_for_it_any_more(tmp_path):
     endless = make_model(tmp_path / "endless", window=200_000)
     config = json.loads((endless / "generation_config.json").read_text())
     config["eos_token_id"] = [10_000]  # which it does not know
     (endless / "generation_config.json").write_text(json.dumps(config))
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "s"), str(endless)],
-                             stdout=subprocess.PIPE, text=True)  # fmt: skip
-    assert child.stdout is not None
-    assert child.stdout.readline().strip() == "asked"
-    time.sleep(0.3)
-    for _ in range(2):
-        child.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-    out, _ = child.communicate(timeout=60)  # the answer itself would take many minutes
-    assert child.returncode == 130
-    assert out.splitlines()[-1] == "stopped 0"
+    model = local(endless, together=1)
+    begun = threading.Event()
+    answers_of = model._answers
+    model._answers = lambda part: (begun.set(), answers_of(part))[1]
+
+    async def main():
+        asking = [
+            asyncio.ensure_future(model.ask(ChatRequest("s", str(n), max_tokens=100_000)))
+            for n in range(3)
+        ]
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+        # each answer would take many minutes
+        await asyncio.wait_for(model.close(), 60)
+        return [task.cancelled() for task in asking]
+
+    assert asyncio.run(main()) == [True] * 3

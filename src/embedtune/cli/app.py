@@ -16,7 +16,15 @@ app = typer.Typer(
 
 for command in (runs.demo, runs.init, runs.run, runs.status, runs.report, runs.review):
     app.command()(command)
-for command in (data.read, data.chunk, data.generate, data.split, data.mine, data.convert):
+for command in (
+    data.read,
+    data.chunk,
+    data.generate,
+    data.split,
+    data.audit,
+    data.mine,
+    data.convert,
+):
     app.command()(command)
 for command in (models.train, models.evaluate, models.compare, models.search):
     app.command()(command)

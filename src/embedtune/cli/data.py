@@ -1,4 +1,4 @@
-"""Commands that make data: read, chunk, generate, split, mine, convert."""
+"""Commands that make data: read, chunk, generate, split, mine, convert; and audit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -98,6 +98,36 @@ def split(
         split_into(chunks, queries, out, load_settings(config, overrides), Console(quiet=quiet)),
         json,
     )
+
+
+def audit(
+    data: Data,
+    model: Annotated[
+        str, typer.Option("--model", help="Whose tokens are counted: the base, or the model used.")
+    ] = BASE,
+    columns: Columns = "",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 7 where a finding should stop training.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """What is wrong with a data set: leaks, duplicates, contradictions, cut and unreadable texts.
+
+    Nothing is changed. It takes any format that train takes.
+
+    Example: embedtune audit --data data/ --model BAAI/bge-small-zh-v1.5 --json
+    """
+    from embedtune.errors import IntegrityError
+    from embedtune.pipeline.audit import audit_data
+    from embedtune.records import unusable
+
+    found, source = audit_data(data, model, load_settings(config, overrides, columns))
+    emit(found.as_json(), as_json=json, text=lambda: "\n".join(found.lines()))
+    if strict and found.stops:
+        raise IntegrityError(f"{data}: the audit found what should stop training (--strict)")
+    return 4 if unusable(source.rejects) else 0
 
 
 def mine(

@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -100,7 +101,8 @@ def audit(
     look = _look(source)
     leaks = [*_leaks(look.passages, look.shared_passages, look),
              *_leaks(look.queries, look.shared_queries, look)]  # fmt: skip
-    lengths = tuple(_lengths(look, tokens)) if tokens else ()
+    by_language = _by_language(look) if tokens else {}
+    lengths = tuple(_lengths(by_language, tokens)) if tokens else ()
     findings = [
         *_same_pairs(look),
         *_leak_findings(look, leaks),
@@ -108,7 +110,7 @@ def audit(
         *_contradictions(look),
         *_labels(source),
         *_false_negatives(look, retriever),
-        *(_token_findings(look, lengths, tokens) if tokens else ()),
+        *(_token_findings(by_language, lengths, tokens) if tokens else ()),
         *_languages(look),
         *_copied(look),
         *_crowding(look),
@@ -171,9 +173,9 @@ def _row_texts(source: Source) -> list[Text]:
     first: dict[str, str] = {}
     for split, rows in source.examples.items():
         for row in rows:
-            for text in _texts_of(row):
+            for column, text in enumerate(_texts_of(row)):
                 splits[text].add(split)
-                first.setdefault(text, _place(row))
+                first.setdefault(text, _place(row) + (", second" if column else ""))
     return [Text("text", first[text], text, frozenset(own)) for text, own in splits.items()]
 
 
@@ -354,9 +356,7 @@ def _leak_findings(look: _Look, leaks: Sequence[Leak]) -> Iterator[Finding]:
 
 
 def _affected(look: _Look, passages: set[str]) -> int:
-    return sum(
-        not passages.isdisjoint(chunks) for _, chunks in _relevant(look, "test") if chunks
-    )
+    return sum(not passages.isdisjoint(chunks) for _, chunks in _relevant(look, "test") if chunks)
 
 
 def _same_pairs(look: _Look) -> Iterator[Finding]:
@@ -420,8 +420,7 @@ def _duplicates(look: _Look) -> Iterator[Finding]:
             advice = {
                 "duplicate-passages": "keep one of each; copies are counted once in mining and "
                 "evaluation",
-                "similar-passages": "keep the newest version of each; the others are never used as "
-                "negatives for it",
+                "similar-passages": "keep the newest version of each",
                 "duplicate-queries": "give all their answers to one query; none of them is used as "
                 "a negative of another",
                 "similar-queries": "keep them in one split",
@@ -495,7 +494,7 @@ def _positive_negatives(look: _Look) -> Iterator[Finding]:
             total += 1
             negative = normalise(text)
             right = next((positive for positive in own
-                          if positive == negative or negative in alike[positive]), None)  # fmt: skip
+                          if negative in (positive, *alike[positive])), None)  # fmt: skip
             if right is not None:
                 found.append((row, text, right))
     if found:
@@ -525,10 +524,10 @@ def _further_positives(look: _Look) -> Iterator[Finding]:
     if several:
         yield _finding(
             "several-positives", "informs",
-            f"{_of(len(several), len(answers))} questions have more than one relevant passage; each "
-            "counts as right, none is used as a negative of the others",
+            f"{_of(len(several), len(answers))} questions have more than one relevant passage; "
+            "each counts as right, none is used as a negative of the others",
             "", len(several), len(answers),
-            (Example(tuple(visible(chunk) for chunk in list(own)[:SHOWN]), (visible(text, EXCERPT),),
+            (Example(tuple(map(visible, list(own)[:SHOWN])), (visible(text, EXCERPT),),
                      f"{len(own)} passages") for text, own in list(several.items())[:SHOWN]),
         )  # fmt: skip
 
@@ -646,12 +645,13 @@ def _outranked(
             above += len(before)
             found.append((query, before[0], own[best].chunk))
     if ranked:
-        asked = f" of {len(judged):,} drawn" if len(judged) == ASKED else ""
+        drawn = " drawn" if len(judged) == ASKED else ""
         yield _finding(
             "unjudged-above", "informs",
-            f"for {_of(len(found), ranked)} queries whose passage {retriever.name} finds among its "
-            f"first {DEPTH}{asked}, it ranks an unjudged passage before it ({above / ranked:.1f} a "
-            "query): at most so many negatives may be false",
+            f"{retriever.name} finds the passage of {ranked:,} of {len(judged):,} queries{drawn} "
+            f"among its first {DEPTH}, and for {_of(len(found), ranked)} of them ranks an unjudged "
+            f"passage before it, {above / ranked:.1f} a query: at most so many negatives may be "
+            "false",
             "read a few: where they answer the question, judge them relevant, and mine negatives "
             "with a margin",
             len(found), ranked,
@@ -682,8 +682,10 @@ def _by_language(look: _Look) -> dict[tuple[Role, str], list[Text]]:
     return dict(sorted(found.items()))
 
 
-def _lengths(look: _Look, tokens: Tokens) -> Iterator[Lengths]:
-    for (role, language), texts in _by_language(look).items():
+def _lengths(
+    by_language: Mapping[tuple[Role, str], Sequence[Text]], tokens: Tokens
+) -> Iterator[Lengths]:
+    for (role, language), texts in by_language.items():
         counts = np.array(tokens.count([text.text for text in texts]))
         unknown = sum(tokens.unknown([text.text for text in texts]))
         yield Lengths(
@@ -707,7 +709,7 @@ def _bars(counts: np.ndarray, limit: int) -> Iterator[tuple[int, int, int]]:
     width = next((step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
                   if step >= width and limit % step == 0), width)  # fmt: skip
     edges = [*range(0, longest + width, width)]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         top = int(counts.max()) if last > longest else last
         inside = counts > first if last > longest else (counts > first) & (counts <= last)
         if first == 0:
@@ -716,9 +718,8 @@ def _bars(counts: np.ndarray, limit: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _token_findings(
-    look: _Look, lengths: Sequence[Lengths], tokens: Tokens
+    texts: Mapping[tuple[Role, str], Sequence[Text]], lengths: Sequence[Lengths], tokens: Tokens
 ) -> Iterator[Finding]:
-    texts = _by_language(look)
     for one in lengths:
         name = LANGUAGES.get(one.language, one.language)
         words = f"{name} {'queries' if one.role == 'query' else f'{one.role}s'}"
@@ -750,17 +751,19 @@ def _model(tokens: Tokens) -> str:
 
 
 def _longest(texts: Sequence[Text], tokens: Tokens) -> list[Example]:
-    """The beginnings of what is cut off the longest texts."""
-    counts = tokens.count([text.text for text in texts])
-    longest = sorted(range(len(texts)), key=lambda number: (-counts[number], texts[number].id))
+    """The beginnings of what is cut off texts that are among the longest."""
+    longest = sorted(texts, key=lambda text: (-len(text.text), text.id))[: 10 * SHOWN]
+    counts = tokens.count([text.text for text in longest])
     examples = []
-    for number in longest[:SHOWN]:
-        text, spans = texts[number], tokens.offsets(texts[number].text)
-        seen = tokens.max_tokens - (counts[number] - len(spans))  # without the special tokens
-        if counts[number] > tokens.max_tokens and 0 <= seen < len(spans):
+    for text, count in sorted(
+        zip(longest, counts, strict=True), key=lambda one: (-one[1], one[0].id)
+    )[:SHOWN]:
+        spans = tokens.offsets(text.text)
+        seen = tokens.max_tokens - (count - len(spans))  # without the special tokens
+        if 0 <= seen < len(spans):
             lost = " ".join(text.text[spans[seen][0] :].split())
             examples.append(Example((visible(text.id),), (f"… {visible(lost, EXCERPT)}",),
-                                    f"{counts[number]:,} tokens; lost from here"))  # fmt: skip
+                                    f"{count:,} tokens; lost from here"))  # fmt: skip
     return examples
 
 
@@ -913,7 +916,7 @@ def _test_size(look: _Look) -> Iterator[Finding]:
     about = f" about {groups:,} documents" if groups else ""
     yield _finding(
         "test-size", "warns" if few else "informs",
-        f"{queries:,} test queries{about} show a gain in nDCG@10 of {smallest_gain(queries):.2f} "
+        f"{queries:,} test queries{about} show a gain in nDCG@10 of {smallest_gain(queries):.3f} "
         f"or more (four times in five); {needed} queries",
         f"add test queries about other documents: with fewer than {FEW_QUERIES} queries or "
         f"{FEW_GROUPS} documents hardly any verdict is possible" if few else "",
@@ -935,8 +938,10 @@ def _balance(look: _Look) -> Iterator[Balance]:
         scores = [row.score for part in look.source.examples.values() for row in part
                   if isinstance(row, ScoredRow)]  # fmt: skip
         fifths = Counter(min(4, int(score * 5)) for score in scores)
-        yield Balance("pairs by score", tuple(
-            (f"{fifth / 5:g} to {(fifth + 1) / 5:g}", fifths[fifth]) for fifth in range(5)))
+        yield Balance(
+            "pairs by score",
+            tuple((f"{fifth / 5:g} to {(fifth + 1) / 5:g}", fifths[fifth]) for fifth in range(5)),
+        )
         yield _counted("texts by language", (language_of(text.text) for text in look.queries))
         return
     asked: Counter[str] = Counter()

@@ -146,15 +146,15 @@ class Audit:
         head = f"{self.name} ({self.format}): "
         head += f"{self.passages:,} passages, " if self.passages else ""
         head += f"{'texts' if self.format in ('labelled', 'scored') else 'queries'}: {parts}"
-        return [head, *self._table(), *(line for finding in self.findings for line in told(finding)),
-                *(f"note: {note}" for note in self.notes)]  # fmt: skip
+        found = (line for finding in self.findings for line in told(finding))
+        return [head, *self._table(), *found, *(f"note: {note}" for note in self.notes)]
 
     def _table(self) -> Iterator[str]:
         for one in self.lengths:
             cut = f"{one.cut / one.texts:.1%} cut" if one.texts else "none"
             yield (
-                f"  {LANGUAGES.get(one.language, one.language)} {_plural(one.role)}: {one.texts:,}, "
-                f"median {one.median:,} and at most {one.longest:,} tokens ({self.model} reads "
+                f"  {LANGUAGES.get(one.language, one.language)} {_plural(one.role)}: "
+                f"{one.texts:,}, median {one.median:,} and at most {one.longest:,} tokens ({self.model} reads "
                 f"{one.limit:,}: {cut}), {one.unknown:.1%} of the tokens unknown"
             )
 

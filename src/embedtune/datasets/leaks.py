@@ -9,10 +9,10 @@ the numbers and names.
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ LOOSE = 0.10  # share of the shorter text that an overlap may leave at its ends
 MOSTLY = 0.50  # share of the shorter text found in one other only: shared wherever it stands
 RECURS = 3  # what more texts hold than this is wording; what fewer hold counts by its length
 FACT = 5.0  # nats that a value tells which no other text holds, at most
+DIGIT = 1.15  # nats of each letter of a number or name that agrees
 LOST = 2.3  # nats against a copy for each place where both have something of their own
 DOUBT = 4.6  # nats asked for beyond that: one false alarm in a hundred texts
 LONG = 24  # weight beyond which a stretch tells more than one fact
@@ -46,6 +47,14 @@ CHANGED = 0.85  # and a number
 STRETCH = 4  # weight of a stretch that counts between two longer ones
 LONGEST = 600  # letters of a gap in which such are looked for
 RUNS = 200  # stretches looked at in a pair
+SMALL = frozenset(  # words whose change leaves a question what it was
+    re.findall(
+        r"[a-z]+|[\u4e00-\u9fff]",
+        "a an the my your our their his her its this that these those is are was were be do does "
+        "did i we you he she it they me us them to of in on at by for from with and or as so just "
+        "please 的了吗呢吧啊嘛地得么我你您他她它们这那个请",
+    )
+)
 ALL_PAIRS = 50  # up to this many identical texts every pair is listed, beyond a star
 
 
@@ -110,6 +119,7 @@ class Side:
         self.weights = np.diff(text.places)
         self.held: Mask = np.zeros(len(text.codes), dtype=bool)
         self.hold(spans)
+        self.found = self.held.copy()  # at once, not in a gap
 
     def hold(self, spans: Iterable[tuple[int, int]]) -> None:
         for start, end in spans:
@@ -132,14 +142,22 @@ class Side:
         texts of one form agree in it by chance; a long one that hardly any other text holds says
         more.
         """
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], mask & self._telling(usual), [False]])))
+        spelled = 0.0
+        if usual > RECURS + 1:
+            # beside a slot every window is rare: there only numbers and names tell
+            whole = self.holds_whole(mask) & ~self.holds_whole(mask & self.found)
+            sizes = (self.text.facts[:, 1] - self.text.facts[:, 0])[whole]
+            spelled = float(np.minimum(FACT, DIGIT * sizes).sum())
+            mask = mask & self.found
+        telling = np.concatenate([[False], mask & self._telling(usual), [False]])
+        edges = np.flatnonzero(np.diff(telling))
         if not len(edges):
-            return 0.0
+            return spelled
         common = np.minimum.reduceat(np.append(self.common, 1), edges)[::2]
         weight = np.add.reduceat(np.append(self.weights, 0), edges)[::2]
         nats = np.log(usual / np.clip(common, 2, usual))
         rare = np.minimum(FACT, weight / 2).clip(min=nats) + (weight - LONG).clip(min=0) / 4
-        return float(np.where(common <= RECURS, rare, nats).sum())
+        return spelled + float(np.where(common <= RECURS, rare, nats).sum())
 
     def lost(self, gaps: Sequence[tuple[int, int]], usual: float) -> npt.NDArray[np.float64]:
         """By gap, the weight of letters that are not the usual wording."""
@@ -187,7 +205,8 @@ def _judge(index: WindowIndex, one: int, other: int) -> tuple[Kind | None, float
             return near, share
         if matched >= SHORTEST and rare >= MOSTLY * shorter:
             return "overlapping", share
-    if main < max(SHORTEST, OVERLAP * shorter, MAIN * matched) or not _dovetail(chain, a, b, LOOSE * shorter):
+    enough = main >= max(SHORTEST, OVERLAP * shorter, MAIN * matched)
+    if not enough or not _dovetail(chain, a, b, LOOSE * shorter):
         return None, share
     within = np.zeros(len(a.codes), dtype=bool)
     within[chain[0].a0 : chain[-1].a1] = left.held[chain[0].a0 : chain[-1].a1]
@@ -202,23 +221,54 @@ def _judge(index: WindowIndex, one: int, other: int) -> tuple[Kind | None, float
 def _short(
     left: Side, right: Side, differences: Sequence[Run], usual: float
 ) -> tuple[Kind | None, float]:
-    """The same where one text is a sentence: its words are compared, letters say too little."""
-    from rapidfuzz.distance import LCSseq
+    """The same where one text is a sentence: its words are compared, letters say too little.
+
+    In a sentence another word makes another question, so that only small words and typing errors
+    count as edits. Where no other text is like these two, words may also be added and left out,
+    and one in ten may be another.
+    """
+    from rapidfuzz.distance import Indel
 
     a, b = left.text, right.text
     shorter, longer = sorted((a, b), key=lambda text: text.weight)
-    if longer.words:
-        alike = LCSseq.normalized_similarity(a.words, b.words)
-        same = alike >= WORDS_ALIKE and not _other_facts(left, right, differences, left.held, usual)
-        return ("edited" if same else None), alike
-    if shorter.weight >= SHORT / 2 and shorter.text in longer.text:
-        return "contained", 1.0
-    return None, 0.0
+    if not longer.words:
+        held = shorter.weight >= SHORT / 2 and shorter.text in longer.text
+        return ("contained", 1.0) if held else (None, 0.0)
+    count = max(len(a.words), len(b.words))
+    operations = Indel.opcodes(a.words, b.words)
+    alike = sum(op.src_end - op.src_start for op in operations if op.tag == "equal") / count
+    if alike < WORDS_ALIKE or _other_facts(left, right, differences, left.held, usual):
+        return None, alike
+    changed = sum(
+        max(len(one), len(other))
+        for one, other in _changed(a.words, b.words)
+        if not _same_words(one, other) and ((one and other) or usual > RECURS + 1)
+    )
+    if changed > (count / 10 if usual <= RECURS + 1 else 0):
+        return None, alike
+    return "edited", alike
 
 
-def _other_facts(
-    left: Side, right: Side, gaps: Sequence[Run], held: Mask, usual: float
-) -> bool:
+def _changed(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """The words in which two sentences differ, place by place."""
+    from rapidfuzz.distance import Levenshtein
+
+    for op in Levenshtein.opcodes(a, b):
+        if op.tag != "equal":
+            yield a[op.src_start : op.src_end], b[op.dest_start : op.dest_end]
+
+
+def _same_words(one: Sequence[str], other: Sequence[str]) -> bool:
+    from rapidfuzz.distance import Indel
+
+    if SMALL.issuperset(one) and SMALL.issuperset(other):
+        return True
+    left, right = "".join(one), "".join(other)
+    numbers = any(map(str.isdigit, left + right))
+    return not numbers and Indel.normalized_similarity(left, right) >= MISTYPED
+
+
+def _other_facts(left: Side, right: Side, gaps: Sequence[Run], held: Mask, usual: float) -> bool:
     """Whether two texts of one form are about different things.
 
     Args:
@@ -274,13 +324,15 @@ def _mend(left: Side, right: Side, gaps: Sequence[Run]) -> list[Run]:
     differences = []
     for gap in gaps:
         one, other = left.text.text[gap.a0 : gap.a1], right.text.text[gap.b0 : gap.b1]
-        a1, b1 = gap.a0, gap.b0
-        blocks = Indel.editops(one, other).as_matching_blocks()[:-1] if len(one) * len(other) <= LONGEST**2 else []
-        kept = [Run(a1 + block.a, a1 + block.a + block.size, b1 + block.b, b1 + block.b + block.size)
-                for block in blocks]
-        kept = [run for run in kept if left.text.weight_of(run.a0, run.a1) >= STRETCH]
+        kept = []
+        if len(one) * len(other) <= LONGEST**2:
+            for block in Indel.editops(one, other).as_matching_blocks():
+                a0, b0 = gap.a0 + block.a, gap.b0 + block.b
+                if left.text.weight_of(a0, a0 + block.size) >= STRETCH:
+                    kept.append(Run(a0, a0 + block.size, b0, b0 + block.size))
         left.hold((run.a0, run.a1) for run in kept)
         right.hold((run.b0, run.b1) for run in kept)
+        a1, b1 = gap.a0, gap.b0
         for run in (*kept, Run(gap.a1, gap.a1, gap.b1, gap.b1)):
             if run.a0 > a1 and run.b0 > b1:
                 differences.append(Run(a1, run.a0, b1, run.b0))
@@ -344,16 +396,17 @@ def _gaps(
     With ``level`` as much before and after it in one text as in the other.
     """
     first, last = chain[0], chain[-1]
-    before = min(first.a0, first.b0) if level else max(first.a0, first.b0)
-    after = min(length_a - last.a1, length_b - last.b1) if level else max(length_a, length_b)
-    bounds = [
-        Run(max(0, first.a0 - before), max(0, first.a0 - before), max(0, first.b0 - before), max(0, first.b0 - before)),
-        *chain,
-        Run(min(length_a, last.a1 + after), 0, min(length_b, last.b1 + after), 0),
-    ]
-    for one, two in pairwise(bounds):
-        if two.a0 > one.a1 and two.b0 > one.b1:
-            yield Run(one.a1, two.a0, one.b1, two.b0)
+    begin, end = (0, 0), (length_a, length_b)
+    if level:
+        before = min(first.a0, first.b0)
+        after = min(length_a - last.a1, length_b - last.b1)
+        begin = first.a0 - before, first.b0 - before
+        end = last.a1 + after, last.b1 + after
+    a1, b1 = begin
+    for run in (*chain, Run(end[0], end[0], end[1], end[1])):
+        if run.a0 > a1 and run.b0 > b1:
+            yield Run(a1, run.a0, b1, run.b0)
+        a1, b1 = run.a1, run.b1
 
 
 def _dovetail(chain: Sequence[Run], a: Letters, b: Letters, loose: float) -> bool:
@@ -364,5 +417,3 @@ def _dovetail(chain: Sequence[Run], a: Letters, b: Letters, loose: float) -> boo
     main = sum(a.weight_of(run.a0, run.a1) for run in chain)
     whole = max(a.weight_of(first.a0, last.a1), b.weight_of(first.b0, last.b1))
     return max(before, after) <= loose and main >= DENSE * whole
-
-

@@ -219,6 +219,14 @@ class _Corpus:
         }
         self._texts, self._entry_of_text = texts[first], entries
 
+    @cached_property
+    def copies_of(self) -> list[list[str]]:
+        """For each entry all chunks of its text."""
+        found: list[list[str]] = [[] for _ in self.entries]
+        for chunk, entry in self.entry_of.items():
+            found[entry].append(chunk)
+        return found
+
     def entries_of(self, chunks: Iterable[str]) -> set[int]:
         return {self.entry_of[chunk] for chunk in chunks if chunk in self.entry_of}
 
@@ -480,7 +488,12 @@ class _Miner:
             yield replace(
                 own.account,
                 negatives=tuple(taken),
-                answers=tuple(ids[own.entries[place]] for place in sorted(answers)),
+                answers=tuple(
+                    chunk
+                    for place in sorted(answers)
+                    for chunk in self.corpus.copies_of[own.entries[place]]
+                ),
+                refused=len(answers),
                 checked=len(own.entries) if self.check else 0,
             )
 

@@ -69,7 +69,7 @@ class Mined:
     """One query's negatives, hardest first, and what became of its candidates.
 
     ``candidates`` are the best ``depth`` that may be negatives and the relevant ones among them =
-    negatives + relevant + alike + unfit + skipped + answers + above (except given ones, which are
+    negatives + relevant + alike + unfit + skipped + refused + above (except given ones, which are
     kept) + those that were not needed any more.
     """
 
@@ -81,7 +81,8 @@ class Mined:
     unfit: int = 0  # given ones that belong to dev or test, are repeated, or have no text
     skipped: int = 0
     above: int = 0  # the ceiling
-    answers: tuple[str, ...] = ()  # chunks that the check calls answers: no negatives in a batch
+    refused: int = 0  # called answers by the check
+    answers: tuple[str, ...] = ()  # the chunks of those texts: no negatives in a batch either
     checked: int = 0  # candidates shown to the check
     unchecked: bool = False  # the check had no opinion, so nothing was taken
     hardest: int = 0  # candidates looked at for the estimate …
@@ -244,7 +245,6 @@ def tally(mining: Mining, mined: Iterable[Mined]) -> Account:
     for one in mined:
         sums.update({name: getattr(one, name) for name in SUMMED})
         sums["negatives"] += len(one.negatives)
-        sums["refused"] += len(one.answers)
         sums["too_few"] += len(one.negatives) < wanted
         sums["empty"] += not one.negatives
     return Account(
@@ -252,8 +252,8 @@ def tally(mining: Mining, mined: Iterable[Mined]) -> Account:
     )
 
 
-SUMMED = ("candidates", "relevant", "alike", "unfit", "skipped", "above", "checked", "unchecked",
-          "hardest", "suspects")  # fmt: skip
+SUMMED = ("candidates", "relevant", "alike", "unfit", "skipped", "above", "refused", "checked",
+          "unchecked", "hardest", "suspects")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

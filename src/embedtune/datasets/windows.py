@@ -30,7 +30,8 @@ NUMBER = re.compile(r"(?:[A-Za-z]+-?)?\d[A-Za-z\d]*(?:[-.,:/]\d+)*")  # dates an
 NAME = re.compile(r"(?<=[^\W\d_A-Z] )[A-ZÀ-ÖØ-ÞА-Я][^\W_]*|(?<=[\d,;)] )[A-ZÀ-ÖØ-ÞА-Я][^\W_]*")
 NUMERAL = re.compile("[〇零一二三四五六七八九十百千万亿两]{2,}")
 LATIN = re.compile(r"[A-Za-z\d]+(?:[-.,:/]\d+)*")  # amid ideographs
-WORD = re.compile(rf"[{HAN}\u3041-\u30ff\uac00-\ud7a3]|(?:(?![{HAN}\u3041-\u30ff\uac00-\ud7a3])[^\W_])+")
+CJK = rf"{HAN}\u3041-\u30ff\uac00-\ud7a3"
+WORD = re.compile(rf"[{CJK}]|(?:(?![{CJK}])[^\W_])+")
 SHORT = 64  # weight under which a text is compared by its words: windows say too little
 WIDE = ((0x1100, 0x11FF), (0x2E80, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 
@@ -54,7 +55,7 @@ class Letters:
         self.codes = codes
         self.text = codes.tobytes().decode("utf-32-le", "surrogatepass")
         self.places: Numbers = np.concatenate([[0], np.cumsum(weights[kept], dtype=np.int64)])
-        self.words = tuple(WORD.findall(lower)) if self.weight < SHORT else ()
+        self.words = tuple(WORD.findall(lower)) if self.weight < 1.5 * SHORT else ()
         wide = int(np.count_nonzero(weights == 2))
         patterns = [NUMBER, NAME]
         if wide:
@@ -219,6 +220,7 @@ class WindowIndex:
                          for side in ("left", "right"))  # fmt: skip
             ending = [order[first:last] for first, last in zip(low, high, strict=True)
                       if first < last]  # fmt: skip
-            for other in np.intersect1d(holders, np.concatenate(ending)) if ending else ():
-                if lasts[other] != lasts[number] and self.texts[other].windows[0] != text.windows[0]:
-                    yield min(number, int(other)), max(number, int(other))
+            for other in np.intersect1d(holders, np.concatenate(ending)).tolist() if ending else ():
+                first = self.texts[other].windows[0]
+                if lasts[other] != lasts[number] and first != text.windows[0]:
+                    yield min(number, other), max(number, other)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from embedtune.decode import Undecodable, decode
 from embedtune.documents.grid import Cell, markdown_table, spread
-from embedtune.documents.mainpart import HEADINGS, drop_boilerplate
+from embedtune.documents.mainpart import HEADINGS, drop_boilerplate, none_of
 from embedtune.documents.reading import Broken, Part
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ def _drop_unseen(page: "HtmlElement", part: Part) -> None:
     _drop(page.iter(*DROPPED))
     _drop(tag for tag in page.iter("nav") if tag.get("epub:type"))
     # the questions of many answer pages are buttons that unfold the answer
-    _drop(tag for tag in page.iter("button") if not any(tag.iterancestors(*HEADINGS, "dt")))
+    _drop(tag for tag in page.iter("button") if none_of(tag.iterancestors(*HEADINGS, "dt")))
     # some servers wrap whole pages in a form
-    _drop(tag for tag in page.iter("form") if not any(tag.iterdescendants("p", "table", *HEADINGS)))
+    _drop(tag for tag in page.iter("form") if none_of(tag.iter("p", "table", *HEADINGS)))
     hidden = [tag for tag in page.xpath("//*[@hidden or @aria-hidden or @style]") if _hidden(tag)]
     by_rule = [
         tag for tag in (page.xpath("//*[@class or @id]") if rules else ()) if rules & _names(tag)
@@ -268,7 +268,7 @@ def _read_table(table: "HtmlElement", *, tables: bool) -> None:
         for row in cells
     )
     if tables:
-        heads = sum(any(row.iterancestors("thead")) for row in rows) or _head_rows(cells)
+        heads = sum(not none_of(row.iterancestors("thead")) for row in rows) or _head_rows(cells)
         lines.append(markdown_table(grid, heads))
     else:
         lines += [" ".join(map(_line, row)) for row in cells]
@@ -285,7 +285,7 @@ def _arranges(table: "HtmlElement", cells: "list[list[HtmlElement]]") -> bool:
     own = table.iterdescendants("th", "thead", "caption")
     if any(next(tag.iterancestors("table")) is table for tag in own):
         return False
-    return any(table.iterdescendants("table", "pre", *HEADINGS))
+    return not none_of(table.iterdescendants("table", "pre", *HEADINGS))
 
 
 def _head_rows(cells: "list[list[HtmlElement]]") -> int:

@@ -42,6 +42,11 @@ _MARKS = [chr(code) for code in range(0xA000, 0xA48D)]
 _MARK = re.compile(f"{_MARKS[0]}([{_MARKS[0]}-{_MARKS[-1]}])([{_MARKS[0]}-{_MARKS[-1]}])")
 
 
+def none_of(elements: "Iterator[HtmlElement]") -> bool:
+    """Whether there is no element; elements without children count as false, so ``any`` fails."""
+    return next(elements, None) is None
+
+
 def drop_boilerplate(root: "HtmlElement", part: Part) -> None:
     """Take boilerplate out of a page; what was dropped is counted in ``part``."""
     main = next(root.iter("main"), None)
@@ -70,7 +75,7 @@ def _outside(root: "HtmlElement", main: "HtmlElement") -> "list[HtmlElement]":
     for tag in root.iter():
         if (
             _marked(tag)
-            and next(tag.iter("main", "article"), None) is None
+            and none_of(tag.iter("main", "article"))
             and inside.isdisjoint(tag.iterancestors())
             and not any(above in tag.iterancestors() for above in found[-1:])
         ):
@@ -139,14 +144,14 @@ def _left_out(root: "HtmlElement") -> "list[HtmlElement]":
 def _content(tag: "HtmlElement") -> bool:
     """Whether it holds what is worth keeping even if it is nothing but links."""
     title = next(tag.iter("h1"), None)
-    if title is not None and title.find(".//a") is None and not any(title.iterancestors("a")):
+    if title is not None and title.find(".//a") is None and none_of(title.iterancestors("a")):
         return True
     return any(map(_holds_values, tag.iter("table")))
 
 
 def _holds_values(table: "HtmlElement") -> bool:
     """Whether it has rows of several cells, as a table that only arranges links does not."""
-    if any(table.iterdescendants("table")):
+    if not none_of(table.iterdescendants("table")):
         return False
     rows = (sum(cell.tag in ("td", "th") for cell in row) for row in table.iter("tr"))
     return sum(cells > 1 for cells in rows) > 1

@@ -4,7 +4,7 @@ import ctypes
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from embedtune.documents.clean import clean
 
 HYPHEN = "\ufffe"  # stands for a hyphen at a line end
 SOFT_HYPHENS = (0x02, 0xFFFE)  # pdfium's signs for it
+FORCE_BOLD = 0x40000  # a flag of fonts
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,122 +70,133 @@ class _Drawn:
 
 def read_lines(handle: Any) -> tuple[list[Line], Turn]:  # Any: a pointer that ctypes made
     """The lines of a text page in pdfium's order. ``handle`` is its raw text page."""
-    import pypdfium2.raw as pdfium
-
-    count = pdfium.FPDFText_CountChars(handle)
-    codes = [pdfium.FPDFText_GetUnicode(handle, place) for place in range(count)]
-    drawn: list[_Drawn] = []
-    start = 0
-    for place in range(count + 1):
-        if place == count or codes[place] == 10 or codes[place] in SOFT_HYPHENS:
-            # a hyphen at a line end stands in the place of the line end
-            end = min(place + 1, count)
-            if any(_shown(code) for code in codes[start:end]):
-                drawn.append(_Drawn(start, end, *_direction(handle, (start + end) // 2)))
-            start = place + 1
-    weights: Counter[int] = Counter()
-    for line in drawn:
-        weights[line.quarters] += line.end - line.start
-    turn = Turn(weights.most_common(1)[0][0] if weights else 0)
-    return [_line(handle, codes, line, turn) for line in drawn], turn
+    return _TextPage(handle).lines()
 
 
-def _shown(code: int) -> bool:
-    return code > 32 and code not in SOFT_HYPHENS and not chr(code).isspace()
+class _TextPage:
+    """Asks pdfium about characters, by their place in the text; keeps what ctypes writes into."""
 
+    def __init__(self, handle: Any) -> None:
+        import pypdfium2.raw as pdfium
 
-def _direction(handle: Any, place: int) -> tuple[int, float]:
-    """In which of four directions a character is written, and how much it is scaled."""
-    import pypdfium2.raw as pdfium
+        self._pdfium = pdfium
+        self._handle = handle
+        self._sides = [ctypes.c_double() for _ in range(4)]
+        self._references = [ctypes.byref(side) for side in self._sides]
+        self._font = ctypes.create_string_buffer(128)
+        self._flags = ctypes.c_int()
+        self._matrix = pdfium.FS_MATRIX()
+        self._bold_fonts: dict[tuple[bytes, int], bool] = {}
+        self._turn = Turn()
+        count = pdfium.FPDFText_CountChars(handle)
+        read = pdfium.FPDFText_GetUnicode
+        self._codes = [read(handle, place) for place in range(count)]
 
-    matrix = pdfium.FS_MATRIX()
-    if not pdfium.FPDFText_GetMatrix(handle, place, matrix):
-        return 0, 1.0
-    quarters = round(math.atan2(matrix.b, matrix.a) / (math.pi / 2)) % 4
-    return quarters, math.hypot(matrix.c, matrix.d) or 1.0
+    def lines(self) -> tuple[list[Line], Turn]:
+        drawn = list(self._drawn())
+        weights: Counter[int] = Counter()
+        for line in drawn:
+            weights[line.quarters] += line.end - line.start
+        if weights:
+            self._turn = Turn(weights.most_common(1)[0][0])
+        return [self._line(line) for line in drawn], self._turn
 
+    def _drawn(self) -> Iterator[_Drawn]:
+        codes, start = self._codes, 0
+        for place in range(len(codes) + 1):
+            if place == len(codes) or codes[place] == 10 or codes[place] in SOFT_HYPHENS:
+                # a hyphen at a line end stands in the place of the line end
+                end = min(place + 1, len(codes))
+                shown = [here for here in range(start, end) if _shown(codes[here])]
+                if shown:
+                    yield _Drawn(start, end, *self._direction(shown[len(shown) // 2]))
+                start = place + 1
 
-def _line(handle: Any, codes: Sequence[int], drawn: _Drawn, turn: Turn) -> Line:
-    text = clean(
-        "".join(
-            HYPHEN if code in SOFT_HYPHENS else chr(code)
-            for code in codes[drawn.start : drawn.end]
-            if code not in (10, 13)
+    def _direction(self, place: int) -> tuple[int, float]:
+        """In which of four directions a character is written, and how much it is scaled."""
+        matrix = self._matrix
+        if not self._pdfium.FPDFText_GetMatrix(self._handle, place, ctypes.byref(matrix)):
+            return 0, 1.0
+        quarters = round(math.atan2(matrix.b, matrix.a) / (math.pi / 2)) % 4
+        return quarters, math.hypot(matrix.c, matrix.d) or 1.0
+
+    def _line(self, drawn: _Drawn) -> Line:
+        text = clean(
+            "".join(
+                HYPHEN if code in SOFT_HYPHENS else chr(code)
+                for code in self._codes[drawn.start : drawn.end]
+                if code not in (10, 13)
+            )
+        ).text
+        words = tuple(self._words(drawn))
+        middle = words[len(words) // 2]
+        return Line(
+            text=" ".join(text.split()),
+            left=min(word.left for word in words),
+            right=max(word.right for word in words),
+            base=middle.base,
+            size=middle.size,
+            bold=all(word.bold for word in (words[0], middle, words[-1])),
+            words=words,
+            turned=drawn.quarters != self._turn.quarters,
         )
-    ).text
-    words = tuple(_words(handle, codes, drawn, turn))
-    middle = words[len(words) // 2]
-    return Line(
-        text=" ".join(text.split()),
-        left=min(word.left for word in words),
-        right=max(word.right for word in words),
-        base=middle.base,
-        size=middle.size,
-        bold=all(word.bold for word in (words[0], middle, words[-1])),
-        words=words,
-        turned=drawn.quarters != turn.quarters,
-    )
 
+    def _words(self, drawn: _Drawn) -> Iterator[Word]:
+        codes, start = self._codes, drawn.start
+        while start < drawn.end:
+            if not _shown(codes[start]):
+                start += 1
+                continue
+            size = self._pdfium.FPDFText_GetFontSize(self._handle, start) * drawn.scale
+            first = self._box(start)
+            end, right = start + 1, first[2]
+            while end < drawn.end and _shown(codes[end]):
+                if codes[end] >= 0x2E80:  # no spaces between them, so that only a gap parts words
+                    left, _, after, _ = self._box(end)
+                    if left - right > size:
+                        break
+                    right = after
+                end += 1
+            last = self._box(end - 1) if end - 1 > start else first
+            text = "".join(map(chr, codes[start:end]))
+            if end < drawn.end and codes[end] in SOFT_HYPHENS:
+                text += HYPHEN
+            yield Word(
+                text,
+                min(first[0], last[0]),
+                max(first[2], last[2]),
+                self._baseline(start),
+                round(size, 1),
+                self._bold(start),
+            )
+            start = end
 
-def _words(handle: Any, codes: Sequence[int], drawn: _Drawn, turn: Turn) -> Iterable[Word]:
-    import pypdfium2.raw as pdfium
+    def _box(self, place: int) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top."""
+        self._pdfium.FPDFText_GetCharBox(self._handle, place, *self._references)
+        left, right, bottom, top = self._sides
+        box = left.value, bottom.value, right.value, top.value
+        return self._turn.box(*box) if self._turn.quarters else box
 
-    start = drawn.start
-    while start < drawn.end:
-        if not _shown(codes[start]):
-            start += 1
-            continue
-        end = start + 1
-        first = _box(handle, start, turn)
-        right = first[2]
-        size = pdfium.FPDFText_GetFontSize(handle, start) * drawn.scale
-        while end < drawn.end and _shown(codes[end]):
-            if codes[end] >= 0x2E80:  # no spaces between them, so that only a gap parts words
-                box = _box(handle, end, turn)
-                if box[0] - right > size:
-                    break
-                right = box[2]
-            end += 1
-        left, right = first[0], _box(handle, end - 1, turn)[2]
-        text = "".join(map(chr, codes[start:end]))
-        if end < drawn.end and codes[end] in SOFT_HYPHENS:
-            text += HYPHEN
-        yield Word(
-            text,
-            min(left, right),
-            max(first[2], right),
-            _origin(handle, start, turn)[1],
-            round(size, 1),
-            _bold(handle, start),
+    def _baseline(self, place: int) -> float:
+        self._pdfium.FPDFText_GetCharOrigin(self._handle, place, *self._references[:2])
+        return self._turn.point(self._sides[0].value, self._sides[1].value)[1]
+
+    def _bold(self, place: int) -> bool:
+        self._pdfium.FPDFText_GetFontInfo(
+            self._handle, place, self._font, 128, ctypes.byref(self._flags)
         )
-        start = end
-
-
-def _box(handle: Any, place: int, turn: Turn) -> tuple[float, float, float, float]:
-    import pypdfium2.raw as pdfium
-
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    pdfium.FPDFText_GetCharBox(handle, place, left, right, bottom, top)
-    return turn.box(left.value, bottom.value, right.value, top.value)
-
-
-def _origin(handle: Any, place: int, turn: Turn) -> tuple[float, float]:
-    import pypdfium2.raw as pdfium
-
-    x, y = ctypes.c_double(), ctypes.c_double()
-    pdfium.FPDFText_GetCharOrigin(handle, place, x, y)
-    return turn.point(x.value, y.value)
+        key = self._font.value, self._flags.value
+        if key not in self._bold_fonts:
+            self._bold_fonts[key] = bool(_BOLD.search(key[0])) or bool(key[1] & FORCE_BOLD)
+        return self._bold_fonts[key]
 
 
 _BOLD = re.compile(rb"bold|black|heavy|semibold", re.IGNORECASE)
 
 
-def _bold(handle: Any, place: int) -> bool:
-    import pypdfium2.raw as pdfium
-
-    name, flags = ctypes.create_string_buffer(128), ctypes.c_int()
-    pdfium.FPDFText_GetFontInfo(handle, place, name, 128, flags)
-    return bool(_BOLD.search(name.value)) or bool(flags.value & 0x40000)
+def _shown(code: int) -> bool:
+    return code > 32 and code not in SOFT_HYPHENS and not (code >= 128 and chr(code).isspace())
 
 
 # ---- joining

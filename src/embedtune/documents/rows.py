@@ -50,28 +50,32 @@ class Columns:
             }
         )
 
-    def found_in(self, header: Sequence[str]) -> "Columns":
+    def found_in(self, header: Sequence[str], *, partly: bool = False) -> "Columns":
         """The same with the spelling of ``header``; what is not named is looked for by its name.
+
+        Args:
+            partly: One of the text columns is enough, as in JSON, where empty ones are left out.
 
         Raises:
             Broken: A named column is not there.
         """
         known = {name.strip().lower(): name for name in reversed(header)}
-        missing = [name for name in (*self.text, *self.title, *self.id)
-                   if name not in header and name.strip().lower() not in known]  # fmt: skip
+        known |= {name: name for name in header}
+
+        def spelt(names: tuple[str, ...], usual: tuple[str, ...]) -> tuple[str, ...]:
+            found = (known.get(name) or known.get(name.strip().lower()) for name in names or usual)
+            return tuple(dict.fromkeys(filter(None, found)))[: None if names else 1]
+
+        named = (*self.text, *self.title, *self.id)
+        missing = [name for name in named if not spelt((name,), ())]
+        if partly:
+            missing = list(self.text) if set(self.text) <= set(missing) else []
         if missing:
             raise absent(missing, header)
-
-        def named(names: tuple[str, ...], usual: tuple[str, ...]) -> tuple[str, ...]:
-            if names:
-                return tuple(n if n in header else known[n.strip().lower()] for n in names)
-            first = next((known[name] for name in usual if name in known), None)
-            return () if first is None else (first,)
-
         return Columns(
-            named(self.text, TEXT_COLUMNS),
-            named(self.title, TITLE_COLUMNS),
-            named(self.id, ID_COLUMNS),
+            spelt(self.text, TEXT_COLUMNS),
+            spelt(self.title, TITLE_COLUMNS),
+            spelt(self.id, ID_COLUMNS),
         )
 
 
@@ -290,29 +294,22 @@ def _rows_of_json(
 ) -> Iterator[Part | Reject]:
     known: dict[tuple[str, ...], Columns | Broken] = {}  # by the keys of a row
     keys: dict[str, None] = {}
-    lacking: list[Reject] = []
-    used = False
     for line, row in rows:
         names = tuple(row)
         if names not in known:
             keys |= dict.fromkeys(names)
             try:
-                known[names] = columns.found_in(names)
+                known[names] = columns.found_in(names, partly=True)
             except Broken as error:
                 known[names] = error
         found = known[names]
-        if isinstance(found, Broken):
-            lacking.append(Reject("read", found.code, str(found), line=line,
-                                  excerpt=visible(dict(row))))  # fmt: skip
-            continue
-        used = True
-        if not found.text:
-            why = f"no {', '.join(TEXT_COLUMNS[:3])} or the like; name it in documents.columns"
-            yield Reject("read", "field", why, line=line, field="text", excerpt=visible(dict(row)))
+        if isinstance(found, Broken) or not found.text:
+            usual = f"no {', '.join(TEXT_COLUMNS[:3])} or the like; name it in documents.columns"
+            code, why = ("columns", str(found)) if isinstance(found, Broken) else ("field", usual)
+            field = (columns.text or ("text",))[0]
+            yield Reject("read", code, why, line=line, field=field, excerpt=visible(dict(row)))
             continue
         for item in row_parts([(line, row)], found, "jsonl", meta=meta, notes=notes):
             notes = [] if isinstance(item, Part) else notes
             yield item
-    if lacking and not used:
-        columns.found_in(tuple(keys))  # raises, with the columns of all rows
-    yield from lacking
+    columns.found_in(tuple(keys))  # a column that no row has is a fault of the whole file

@@ -58,9 +58,9 @@ class LocalChat:
         name = model or read_variable("LLM_MODEL").value
         if not name:
             raise ConfigError("llm.model: not given; name a model or its folder, or set LLM_MODEL")
-        self._found = find_model(name)
+        self.found = find_model(name)
         exact = "" if dtype == "auto" else f" {dtype}"
-        self.name = f"local:{self._found.name}@{self._found.revision[:16]}{exact}"
+        self.name = f"local:{self.found.name}@{self.found.revision[:16]}{exact}"
         self.notes: tuple[str, ...] = ()
         self._device, self._dtype, self._threads, self._together = device, dtype, threads, together
         self._loaded: _Loaded | None = None
@@ -149,7 +149,7 @@ class LocalChat:
             IntegrityError: The files are damaged, or of no causal language model.
             ResourceError: It does not fit into memory.
         """
-        folder = self._found.folder or _fetched(self._found)
+        folder = fetched(self.found)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -423,13 +423,20 @@ def _at_hub(name: str, missing: str) -> FoundModel:
         ) from error
 
 
-def _fetched(found: FoundModel) -> Path:
+def fetched(found: FoundModel) -> Path:
+    """The model's folder, after it was fetched where it is at the hub only.
+
+    Raises:
+        ServiceError: It cannot be fetched.
+    """
+    if found.folder is not None:
+        return found.folder
     from huggingface_hub import snapshot_download
 
     logger.info("fetching %s from the hub", found.name)
     unused = ["*.gguf", "*.pth", "*.h5", "*.msgpack", "onnx/*", "original/*"]
     try:
-        return Path(snapshot_download(found.name, revision=found.revision, ignore_patterns=unused))
+        return Path(snapshot_download(found.name, ignore_patterns=unused))
     except Exception as error:  # whatever the transport below raises
         raise ServiceError(
             f"llm.model: {found.name}: cannot be fetched ({type(error).__name__}: "

@@ -191,12 +191,15 @@ class OpenAIChat:
         if self.endpoint.host == "api.openai.com":
             found = {header: read_variable(name).value for name, header in BILLING.items()}
             headers |= {header: value for header, value in found.items() if value}
-        if self._tls is None and self.endpoint.base_url.startswith("https:"):
-            self._tls = http.create_ssl_context()
+        if self._tls is None:  # shared, and without the slow reading of authorities over http
+            secure = self.endpoint.base_url.startswith("https:")
+            self._tls = (
+                http.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            )
         return http.AsyncClient(
             headers=headers,
             timeout=self._timeout,
-            verify=self._tls or False,  # which nobody asks over http
+            verify=self._tls,
             trust_env=not self.endpoint.local,
         )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
+from embedtune.documents.ocr import find_engine
 from embedtune.errors import ConfigError
 from embedtune.evaluation.systems import open_embedder, parse_systems
 from embedtune.files import visible
@@ -28,6 +29,7 @@ def preflight(settings: RunSettings) -> None:
 
     if settings.data is None:
         check(_check_paths, settings)
+        check(find_engine, settings.documents.ocr)
         if settings.queries.source == "llm":
             from embedtune.llm.recorded import open_chat
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from embedtune.config import RunSettings
 from embedtune.datasets.negatives import NegativeSettings
+from embedtune.documents.ocr import find_engine
 from embedtune.files import sha256_of
 from embedtune.llm.recorded import RecordedChat
 from embedtune.run import Recipe
@@ -31,13 +32,16 @@ def read_recipe(settings: RunSettings, paths: Sequence[Path], chat: RecordedChat
     asked = settings.cleaning.ask is not None and chat is not None
     return Recipe(
         "read",
-        2,
+        3,
         {
             **plain(settings.documents, "paths"),
             "cleaning": plain(settings.cleaning),
             **(plain(settings.llm, "answers", *UNPAID) if asked else {}),
         },
-        {"chat": chat.name if asked else "none"},
+        {
+            "chat": chat.name if asked else "none",
+            "ocr": find_engine(settings.documents.ocr).name or "none",
+        },
         {"files": files_digest(paths)},
     )
 

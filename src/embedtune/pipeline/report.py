@@ -10,6 +10,7 @@ from typing import Any
 
 from embedtune.files import read_jsonl, write_json, write_text
 from embedtune.pipeline.stored import (
+    AUDIT,
     CHUNKS,
     DATASET,
     DOCUMENTS,
@@ -38,7 +39,7 @@ from embedtune.run import StageFolder
 PACKAGES = ("embedtune", "torch", "sentence-transformers", "transformers", "numpy")
 UNITS = {"document": "documents", "section": "sections", "block": "blocks"}
 STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", FILTERED: "filter",
-               DATASET: "split", NEGATIVES: "mine", TRAINING: "train",
+               DATASET: "split", AUDIT: "audit", NEGATIVES: "mine", TRAINING: "train",
                EVALUATION: "evaluate"}  # fmt: skip
 
 

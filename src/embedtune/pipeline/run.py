@@ -15,6 +15,7 @@ from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.evaluation.systems import open_embedder, parse_systems
 from embedtune.files import visible, write_bytes, write_text
+from embedtune.pipeline.audit import audit_dataset
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
 from embedtune.pipeline.mine import account_facts, chosen, load_against, mine_into
@@ -42,6 +43,7 @@ from embedtune.pipeline.steps import (
     split_step,
 )
 from embedtune.pipeline.stored import (
+    AUDIT,
     CHUNKS,
     DATASET,
     DOCUMENTS,
@@ -117,6 +119,7 @@ def run(
                 queries = stages.queries(documents, chunks)
                 filtered = stages.filtered(documents, chunks, queries)
                 dataset = stages.dataset(chunks, filtered)
+            stages.audit(dataset)
             training = stages.training(dataset, stages.negatives(dataset))
             evaluation = stages.evaluation(dataset, training)
         except ConfigError:  # refused: the run is still that of the earlier settings
@@ -315,6 +318,23 @@ class _Stages:
             return given_step(given, folder, self.console).facts()
 
         return self.directory.stage(DATASET, recipe, build)
+
+    def audit(self, dataset: StageFolder) -> StageFolder:
+        """What is wrong with the data set, told before anything is trained on it."""
+        from embedtune.embed.tokens import load_tokens
+
+        tokens = load_tokens(self.settings.model.base[0])
+        recipe = Recipe("audit", 1, {}, {"tokenizer": tokens.name}, {"dataset": dataset.digest})
+
+        def build(folder: Path) -> dict[str, Any]:
+            self.console.say("looking the data set through")
+            found = audit_dataset(load_dataset(dataset.path), tokens, folder)
+            for finding in found.findings:
+                if finding.severity != "informs":
+                    self.console.say(f"  {finding.message}; {finding.advice}")
+            return {"stops": found.stops}
+
+        return self.directory.stage(AUDIT, recipe, build)
 
     def negatives(self, dataset: StageFolder) -> StageFolder | None:
         """Negatives for training, where the settings or the data have some."""

@@ -57,7 +57,10 @@ def read_step(
 
     own = settings.documents
     password = os.environ.get(own.password_env) if own.password_env else None
-    reading = read_documents(paths, own, console.progress("files"), password=password)
+    reading = read_documents(
+        paths, own, console.progress("files"), password=password,
+        pages=console.progress("scanned pages"),
+    )  # fmt: skip
     made = clean_documents(
         reading.documents, settings.cleaning, chat, console.progress("documents looked through")
     )
