@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = $(PYTHON) scripts/bootstrap.py
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench prove
 demo:
 	$(RUN) -m embedtune demo
 test:
@@ -12,3 +12,5 @@ lint:
 	$(RUN) -m ruff format --check .
 bench:
 	$(RUN) benchmarks/real_data.py
+prove:
+	$(RUN) benchmarks/kills.py --progress .prove/kills.jsonl --write docs/proofs.md

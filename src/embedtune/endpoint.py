@@ -293,6 +293,8 @@ def unreachable(endpoint: Endpoint, error: BaseException) -> Fault:
         )
     if any(isinstance(cause, TimeoutError) for cause in chain):
         return Fault("service", "timeout", f"{host} did not answer in time")
+    if any(isinstance(cause, ConnectionRefusedError) for cause in chain):
+        return Fault("service", "refused", f"{host}: no connection ({reason})")
     return Fault("service", "connection", f"{host}: no connection ({reason})")
 
 

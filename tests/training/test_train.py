@@ -94,6 +94,34 @@ def test_it_learns_from_negatives_and_pairs_may_have_fewer_than_others(tiny_mode
     assert trained.best_score > trained.base_score
 
 
+def test_negatives_are_read_with_the_prompt_of_documents(tiny_model, tmp_path):
+    """The same passages with the prompt written out give the same losses."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    model.prompts = {"query": "what is ", "document": "row "}
+    prompted = tmp_path / "prompted"
+    model.save(str(prompted), create_model_card=False)
+    pairs = [
+        replace(pair, negatives=(("x", "mud tow"), ("y", "winter"))) for pair in topic_pairs(16)
+    ]
+    written = [
+        Pair(pair.query, pair.chunk, f"what is {pair.anchor}", f"row {pair.positive}",
+             tuple((id, f"row {text}") for id, text in pair.negatives))
+        for pair in pairs
+    ]  # fmt: skip
+    short = FAST.model_copy(update={"max_steps": 2, "evaluate_every": 2})
+    losses = [
+        [row["loss"] for row in trained.history if "loss" in row]
+        for trained in (
+            train(own, str(base), tmp_path / base.name, excluded=excluded_of(pairs),
+                  score=lambda model: 0.5, settings=short)
+            for own, base in ((pairs, prompted), (written, tiny_model))
+        )
+    ]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1])
+
+
 def test_negatives_change_the_training_and_none_wanted_leaves_it_as_it_was(tiny_model, tmp_path):
     pairs = topic_pairs(16)
     excluded = excluded_of(pairs)

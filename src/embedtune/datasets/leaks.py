@@ -37,11 +37,11 @@ RECURS = 3  # what more texts hold than this is wording; what fewer hold counts 
 FACT = 5.0  # nats that a value tells which no other text holds, at most
 DIGIT = 1.15  # nats of each letter of a number or name that agrees
 LOST = 2.3  # nats against a copy for each place where both have something of their own
-DOUBT = 4.6  # nats asked for beyond that: one false alarm in a hundred texts
+DOUBT = 2.3  # nats asked for beyond that, since many pairs are looked at
 LONG = 24  # weight beyond which a stretch tells more than one fact
 FACTS_LOST = 0.5  # numbers and names that differ, for each that is kept
 FACTS_WEIGHT = 0.02  # share of the text they make up at least
-GAP = 0.5  # what a letter skipped on both sides costs a chain of stretches
+GAP = 0.25  # what a letter skipped costs a chain of stretches
 MISTYPED = 0.70  # a word or code this alike is the same with a typing error
 CHANGED = 0.85  # and a number
 STRETCH = 4  # weight of a stretch that counts between two longer ones
@@ -361,7 +361,7 @@ def _runs(a: Letters, b: Letters) -> list[Run]:
 def _chain(a: Letters, runs: Sequence[Run]) -> list[Run]:
     """The heaviest chain of runs that stand in one order in both texts, overlaps cut off.
 
-    What a link skips on both sides is taken from its weight, so that a chain does not reach for
+    What a link skips is taken from its weight, so that a chain does not reach for
     a far phrase that happens to recur.
     """
     best: list[tuple[float, int]] = []  # weight of the best chain ending here, the run before
@@ -371,7 +371,7 @@ def _chain(a: Letters, runs: Sequence[Run]) -> list[Run]:
             last = runs[earlier]
             cut = max(0, last.a1 - run.a0, last.b1 - run.b0)
             if last.a0 < run.a0 and last.b0 < run.b0 and cut < run.a1 - run.a0:
-                skipped = min(run.a0 + cut - last.a1, run.b0 + cut - last.b1)
+                skipped = run.a0 + run.b0 + 2 * cut - last.a1 - last.b1
                 weight = best[earlier][0] + a.weight_of(run.a0 + cut, run.a1) - GAP * skipped
                 if weight > top:
                     top, before = weight, earlier

@@ -13,8 +13,8 @@ from typing import Self
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from embedtune.documents.clean import has_content, useful_characters
-from embedtune.documents.cuts import Costs, rows, sentences
-from embedtune.documents.outline import TABLE_RULE, Block, blocks_of
+from embedtune.documents.cuts import CELL_END, Costs, rows, sentences
+from embedtune.documents.outline import TABLE_RULE, Block, blocks_of, cells_of
 from embedtune.documents.prefix import FIELDS, PREFIXES, Prefixes
 from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError
@@ -34,6 +34,7 @@ from embedtune.settings import Auto, PositiveInt, Settings
 
 STAGE = "chunk"
 SAME_TEXT = 3  # so many equal chunks of one document are kept
+LONGEST_LABEL = 80  # characters of a row's first cell that are said again where the row is cut
 
 
 class ChunkSettings(Settings):
@@ -301,29 +302,30 @@ class _Cutter:
         next of the same parent."""
         groups: list[list[_Section]] = []
         waiting: list[_Section] = []
+        useful = 0  # characters of those that wait
+        body = False  # whether one of them has any
         for section in sections:
             if waiting and not self._may_join(waiting[-1], section):
                 groups.append(waiting)
-                waiting = []
-            above = [one for one in waiting if one.path == section.path[: len(one.path)]]
-            if len(above) < len(waiting) and not any(one.body for one in waiting):
+                waiting, useful, body = [], 0, False
+            if section.body and not body:
                 # a list of headings, such as a table of contents; the last may belong to this one
-                before = [one for one in waiting if one not in above]
-                if len(before) > 2 and section.body:
-                    groups.append(before)
-                    waiting = above
+                above = [one for one in waiting if one.path == section.path[: len(one.path)]]
+                if len(waiting) - len(above) > 2:
+                    groups.append([one for one in waiting if one not in above])
+                    waiting, useful = above, sum(map(self._useful, above))
             waiting.append(section)
-            if section.body and self._useful(waiting) >= self.settings.min_characters:
+            useful += self._useful(section)
+            body |= section.body
+            if section.body and useful >= self.settings.min_characters:
                 groups.append(waiting)
-                waiting = []
+                waiting, useful, body = [], 0, False
         if waiting:
             groups.append(waiting)
         return groups
 
-    def _useful(self, sections: list[_Section]) -> int:
-        return useful_characters(
-            self.text[sections[0].blocks[0].start : sections[-1].blocks[-1].end]
-        )
+    def _useful(self, section: _Section) -> int:
+        return useful_characters(self.text[section.blocks[0].start : section.blocks[-1].end])
 
     @staticmethod
     def _may_join(first: _Section, second: _Section) -> bool:
@@ -339,28 +341,45 @@ class _Cutter:
         room = self._room(section.path, "")
         for block in section.blocks:
             spans = Costs(self.tokens, self.text, block.start, block.end)
-            if block.kind == "heading" or (block.kind in ("table", "code") and spans.total <= room):
-                pieces: list[tuple[int, int]] = [(block.start, block.end)]
-            elif block.kind == "text":
-                pieces = list(sentences(self.text, block.start, block.end))
-            else:
-                pieces = list(rows(self.text, block.start, block.end))
-            header = self._header(block) if block.kind == "table" and len(pieces) > 1 else ""
-            limit = self._room(section.path, header) if header else room
+            if block.kind in ("table", "code") and spans.total > room:
+                yield from self._lines(block.kind, block.start, block.end, section.path, spans)
+                continue
+            pieces = (
+                list(sentences(self.text, block.start, block.end))
+                if block.kind == "text"
+                else [(block.start, block.end)]
+            )
             for number, (start, end) in enumerate(pieces):
                 last = number == len(pieces) - 1
-                continued = header if number > 1 else ""
-                for a, b in spans.cut(start, end, limit):
+                for a, b in spans.cut(start, end, room):
                     ends = last and b == end
-                    yield _Atom(
-                        a, b, spans.between(a, b), block.kind, section.path, ends, continued
-                    )
+                    yield _Atom(a, b, spans.between(a, b), block.kind, section.path, ends)
 
-    def _header(self, block: Block) -> str:
-        first, _, rest = self.text[block.start : block.end].partition("\n")
-        if not TABLE_RULE.match(rest.partition("\n")[0]):
-            return ""
-        return " | ".join(cell.strip() for cell in first.strip().strip("|").split("|"))
+    def _lines(self, kind: str, begin: int, stop: int, path: _Path, spans: Costs) -> Iterator[_Atom]:
+        """A table or code line by line; a row that is too long is cut between its cells."""
+        columns = self._columns(begin, stop) if kind == "table" else []
+        header = " | ".join(filter(None, columns))
+        limit = self._room(path, header)
+        for number, (start, end) in enumerate(rows(self.text, begin, stop)):
+            for a, b in spans.cut(start, end, limit, first=CELL_END if columns else None):
+                above = header if number > 1 else ""
+                if above and (a, b) != (start, end):
+                    above = self._cut_header(columns, start, a, b)
+                yield _Atom(a, b, spans.between(a, b), kind, path, b == stop, above)
+
+    def _columns(self, start: int, end: int) -> list[str]:
+        """The names over the columns of a table; none without a rule below them."""
+        first, _, rest = self.text[start:end].partition("\n")
+        return cells_of(first) if TABLE_RULE.match(rest.partition("\n")[0]) else []
+
+    def _cut_header(self, columns: list[str], row: int, start: int, end: int) -> str:
+        """What stands above a piece of a row: the names of its columns, and that of the row."""
+        before = len(CELL_END.findall(self.text, row, start)) - (self.text[row] == "|")
+        place = max(0, before)
+        named = columns[place : place + len(cells_of(self.text[start:end]))]
+        header = " | ".join(filter(None, named))
+        label = next(filter(None, cells_of(self.text[row:start])), "") if before > 0 else ""
+        return f"{label}: {header}" if 0 < len(label) <= LONGEST_LABEL else header
 
     # ---- packing
 
@@ -471,6 +490,9 @@ class _Cutter:
             return [_Part(part.atoms[:middle]), _Part(part.atoms[middle:])]
         [atom] = part.atoms
         spans = Costs(self.tokens, self.text, atom.start, atom.end)
+        if atom.kind in ("table", "code") and "\n" in self.text[atom.start : atom.end]:
+            lines = self._lines(atom.kind, atom.start, atom.end, atom.path, spans)
+            return self._halved(_Part(tuple(lines)))
         pieces = list(spans.cut(atom.start, atom.end, max(1, spans.total // 2)))
         if len(pieces) == 1:
             return []
@@ -538,8 +560,7 @@ class _Cutter:
         text = self.text[part.start : part.end]
         body = [atom for atom in part.atoms if atom.kind != "heading"]
         kinds = {atom.kind for atom in body}
-        offsets = [offset for offset, _ in self.document.pages]
-        page = bisect_right(offsets, part.start)
+        page = bisect_right(self.document.pages, part.start, key=lambda mark: mark[0])
         draft = Chunk(
             id=content_id("c", self.document.id, part.start, part.end, title, text),
             document=self.document.id,

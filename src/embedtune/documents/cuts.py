@@ -11,13 +11,14 @@ WINDOW = 20_000  # characters whose tokens are asked for at once
 
 _SENTENCE_END = re.compile(
     r"[。！？；…]+[”’」』）】》\"')\]]*(?![\u0300-\u036f\u200d\ufe0f])"
-    r"|[.!?]+[”’\"')\]]*(?=\s+[^\sa-z])|\n"
+    r"|(?<![.!?])[.!?]+(?![.!?])[”’\"')\]]*(?=\s+[^\sa-z])|\n"  # linear in dotted leaders
 )
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|No|Nos|Inc|Corp|Co|Ltd|St|vs|cf|Fig|Eq|Sec|Art|al|e\.g|i\.e|U\.S|approx)"
     r"|\b[A-Z]|^\s*\d{1,3})\.$"
 )
 _GOOD_CUT = re.compile(r"[，、,;；:：)）\]】]|\s")
+CELL_END = re.compile(r"(?<!\\)\|")  # of a row of a Markdown table
 
 
 def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -78,9 +79,13 @@ class Costs:
     def between(self, start: int, end: int) -> int:
         return bisect_left(self.ends, end + 1) - bisect_right(self.ends, start)
 
-    def cut(self, start: int, end: int, limit: int) -> Iterator[tuple[int, int]]:
-        """The stretch in pieces of at most ``limit`` tokens, at commas or white space where the
-        last third of a piece has one, never inside a grapheme cluster."""
+    def cut(
+        self, start: int, end: int, limit: int, *, first: re.Pattern[str] | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """The stretch in pieces of at most ``limit`` tokens, never inside a grapheme cluster.
+
+        Pieces end where the last third of one fits ``first``, else at commas or white space there.
+        """
         if self.between(start, end) <= limit:
             yield start, end
             return
@@ -96,8 +101,10 @@ class Costs:
             )
             if stop < end:
                 third = start + (stop - start) * 2 // 3
-                good = [match.end() for match in _GOOD_CUT.finditer(self.text, third, stop)]
-                stop = good[-1] if good else stop
+                for pattern in filter(None, (first, _GOOD_CUT)):
+                    if good := [match.end() for match in pattern.finditer(self.text, third, stop)]:
+                        stop = good[-1]
+                        break
                 at = bisect_right(borders, stop) - 1
                 if at < 0 or borders[at] <= start:
                     at = bisect_right(borders, start)

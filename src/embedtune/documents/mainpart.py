@@ -37,6 +37,7 @@ MENU_LINKS = 0.2  # share of the text of a menu that stands in links, at least
 LINKS = 0.5  # the same for what has no telling name
 LEAST_KEPT = 0.5  # of what would stay; less, and trafilatura has not understood the page
 LONGEST_PAGE = 2_000_000  # characters
+MOST_TEXTS = 50_000  # with more, a page is data, and trafilatura would take minutes
 # marks put before texts to find them again: Yi syllables, which trafilatura passes on as letters
 _MARKS = [chr(code) for code in range(0xA000, 0xA48D)]
 _MARK = re.compile(f"{_MARKS[0]}([{_MARKS[0]}-{_MARKS[-1]}])([{_MARKS[0]}-{_MARKS[-1]}])")
@@ -166,7 +167,7 @@ def _kept(root: "HtmlElement") -> set[int]:
     page.append(deepcopy(root))
     strings = list(_strings(page[-1]))
     length = sum(len(text) for *_, text in strings)
-    if length > LONGEST_PAGE or len(strings) > len(_MARKS) ** 2:
+    if length > LONGEST_PAGE or len(strings) > MOST_TEXTS:
         return set()
     if any(_MARK.search(text) for *_, text in strings):
         return set()

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from embedtune.records import Document
 
-MARKDOWN_KINDS = ("markdown", "html", "docx")
+# Kinds whose readers write Markdown; a row of a table file holds it as often as not. In the others
+# (text, pdf, image) only tables are read as such.
+MARKDOWN_KINDS = ("markdown", "html", "docx", "pptx", "xlsx", "epub", "unstructured", "docling",
+                  "csv", "jsonl")  # fmt: skip
 
 # Ranks of headings: 1 to 6 are Markdown's own and large type in a PDF, larger is deeper.
 _NUMERAL = "[一二三四五六七八九十百千零〇两0-9０-９]{1,7}"
@@ -207,6 +210,14 @@ def _table_begins(lines: list[_Line], here: int) -> bool:
         and "|" in lines[here + 1].text
         and bool(TABLE_RULE.match(lines[here + 1].text))
     )
+
+
+def cells_of(row: str) -> list[str]:
+    """The texts of the cells of a row of a Markdown table."""
+    inner = row.strip().removeprefix("|")
+    if inner.endswith("|") and not inner.endswith("\\|"):
+        inner = inner[:-1]
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
 
 
 def _closed_fences(lines: list[_Line]) -> dict[int, int]:

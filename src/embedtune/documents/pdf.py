@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING
 
 from embedtune.documents.clean import clean
 from embedtune.documents.outline import ARTICLE, named_rank
+from embedtune.documents.pdf_lines import HYPHEN, Line, columns, read_lines, unspaced
+from embedtune.documents.pdf_order import Item, arranged
+from embedtune.documents.pdf_rules import Rules, read_rules
+from embedtune.documents.pdf_tables import Table, continued
 from embedtune.documents.reading import Broken, Ocr, Part, Seen
 
 if TYPE_CHECKING:
@@ -23,37 +27,29 @@ if TYPE_CHECKING:
 EDGE = 4  # lines at the top and bottom of a page that may be running heads
 LONGEST_HEAD = 80  # characters of a running head
 LETTERS_BESIDE_NUMBER = 24  # in a line with a page number; a Chinese character is two
+WIDE_GAP = 1.2  # em between two words that are cells rather
 LARGE = 1.3  # times the size of the body: a title, above all numbered headings
 LARGER = 1.05
 TITLE_PAGES = 2  # the document's title stands on one of the first
+REPEATED_LINES = 3  # of a title above a table that goes on over pages
 TITLE_RANKS = 3  # sizes of titles told apart: ranks 1, 2, 3
 LARGER_RANK = 23  # beside numbered headings (outline.py)
 BOLD_RANK = 28
-HYPHEN = "\ufffe"  # stands for a hyphen at a line end
-SOFT_HYPHENS = (0x02, 0xFFFE)  # pdfium's signs for it
 FEW_CHARACTERS = 20  # of text on a page that was scanned: a stamp, a page number
 UNSURE = 0.8  # confidence of OCR below which a page is named
 NO_OCR = Ocr(advice="scans are not recognised")
 
 
 @dataclass(slots=True)
-class _Line:
-    text: str
-    left: float
-    right: float
-    base: float  # height of the baseline above the foot of the page
-    size: float
-    bold: bool
-
-
-@dataclass(slots=True)
 class _Page:
     number: int
-    lines: list[_Line] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     blank: bool = False  # nothing at all is drawn on it
     failed: str = ""
     scanned: bool = False  # what there is to read is drawn, not text
     seen: Seen | None = None  # what OCR found
+    rules: Rules | None = None  # None: tables are not looked for
+    items: list[Item] = field(default_factory=list)  # what is left of it, in reading order
 
     @property
     def unread(self) -> bool:
@@ -61,17 +57,23 @@ class _Page:
         return bool(self.failed) or (self.scanned and (self.seen is None or bool(self.seen.failed)))
 
 
-def read_pdf(data: bytes, password: str | None, ocr: Ocr = NO_OCR) -> Part:
+def read_pdf(
+    data: bytes, password: str | None, ocr: Ocr = NO_OCR, *, tables: bool = True
+) -> Part:
     """The text of a PDF as one part, with the offsets of its pages. Scanned pages go to ``ocr``.
+
+    Args:
+        tables: As Markdown tables; else as lines of text.
 
     Raises:
         Broken: Not a PDF, encrypted, or without any text.
     """
-    pages = _pages(data, password)
+    pages = _pages(data, password, tables=tables)
     part = Part(kind="pdf")
     _recognise(pages, ocr, part)
     _name_missing(pages, ocr, part)
     _drop_running_heads(pages, part)
+    _arrange(pages, part)
     _compose(pages, part)
     part.meta["page_count"] = str(len(pages))
     return part
@@ -88,11 +90,12 @@ def read_scan(count: int, ocr: Ocr) -> Part:
     _recognise(pages, ocr, part)
     _name_missing(pages, ocr, part)
     _drop_running_heads(pages, part)
+    _arrange(pages, part)
     _compose(pages, part)
     return part
 
 
-def _pages(data: bytes, password: str | None) -> list[_Page]:
+def _pages(data: bytes, password: str | None, *, tables: bool) -> list[_Page]:
     import pypdfium2
 
     if b"%PDF-" not in data[:1024]:
@@ -111,12 +114,12 @@ def _pages(data: bytes, password: str | None) -> list[_Page]:
             "broken-pdf", f"pdfium cannot open it ({error}); is the file whole?"
         ) from error
     try:
-        return [_page(document, index) for index in range(len(document))]
+        return [_page(document, index, tables=tables) for index in range(len(document))]
     finally:
         document.close()
 
 
-def _page(document: "PdfDocument", index: int) -> _Page:
+def _page(document: "PdfDocument", index: int, *, tables: bool) -> _Page:
     import pypdfium2
     import pypdfium2.raw as pdfium
 
@@ -128,81 +131,15 @@ def _page(document: "PdfDocument", index: int) -> _Page:
         result.failed = str(error)
         return result
     result.blank = pdfium.FPDFPage_CountObjects(page.raw) == 0
-    handle = textpage.raw
-    count = pdfium.FPDFText_CountChars(handle)
-    codes = [pdfium.FPDFText_GetUnicode(handle, place) for place in range(count)]
-    start = 0
-    for place in range(count + 1):
-        if place == count or codes[place] == 10 or codes[place] in SOFT_HYPHENS:
-            # a hyphen at a line end stands in the place of the line end
-            if line := _line(handle, codes, start, min(place + 1, count)):
-                result.lines.append(line)
-            start = place + 1
+    result.lines, turn = read_lines(textpage.raw)
+    if tables and len(result.lines) > 1:
+        result.rules = read_rules(page.raw, turn)
     characters = sum(map(str.isalnum, "".join(line.text for line in result.lines)))
     if characters < FEW_CHARACTERS:
         result.scanned = _is_picture(page) if characters else not result.blank
     textpage.close()
     page.close()
     return result
-
-
-def _line(handle: object, codes: Sequence[int], start: int, end: int) -> _Line | None:
-    import pypdfium2.raw as pdfium
-
-    text = clean(
-        "".join(
-            HYPHEN if code in SOFT_HYPHENS else chr(code)
-            for code in codes[start:end]
-            if code not in (10, 13)
-        )
-    ).text
-    shown = [
-        place
-        for place in range(start, end)
-        if codes[place] > 32
-        and codes[place] not in SOFT_HYPHENS
-        and not chr(codes[place]).isspace()
-    ]
-    if not shown:
-        return None
-    first, middle, last = shown[0], shown[len(shown) // 2], shown[-1]
-    left, _ = _sides(handle, first)
-    _, right = _sides(handle, last)
-    return _Line(
-        text=" ".join(text.split()),
-        left=left,
-        right=right,
-        base=_baseline(handle, middle),
-        size=round(pdfium.FPDFText_GetFontSize(handle, middle), 1),
-        bold=all(_bold(handle, place) for place in (first, middle, last)),
-    )
-
-
-def _sides(handle: object, place: int) -> tuple[float, float]:
-    """Left and right edge of a character, in points."""
-    import pypdfium2.raw as pdfium
-
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    pdfium.FPDFText_GetCharBox(handle, place, left, right, bottom, top)
-    return left.value, right.value
-
-
-def _baseline(handle: object, place: int) -> float:
-    import pypdfium2.raw as pdfium
-
-    x, y = ctypes.c_double(), ctypes.c_double()
-    pdfium.FPDFText_GetCharOrigin(handle, place, x, y)
-    return y.value
-
-
-def _bold(handle: object, place: int) -> bool:
-    import pypdfium2.raw as pdfium
-
-    name, flags = ctypes.create_string_buffer(128), ctypes.c_int()
-    pdfium.FPDFText_GetFontInfo(handle, place, name, 128, flags)
-    return bool(re.search(rb"bold|black|heavy|semibold", name.value, re.IGNORECASE)) or bool(
-        flags.value & 0x40000
-    )
 
 
 # ---- pages without text
@@ -242,7 +179,7 @@ def _recognise(pages: list[_Page], ocr: Ocr, part: Part) -> None:
         if seen.lines:
             done.append(page)
             page.lines = [
-                _Line(clean(line.text).text, line.left, line.right, line.base, line.size, False)
+                Line(clean(line.text).text, line.left, line.right, line.base, line.size, False)
                 for line in seen.lines
             ]
     if not done:
@@ -382,7 +319,7 @@ def _recurring(pages: list[_Page], edges: list[tuple[int, int]]) -> set[tuple[in
             text = page.lines[index].text
             if len(text) <= LONGEST_HEAD:
                 exact.setdefault(text, []).append((page.number, index))
-            if sum(map(_columns, filter(str.isalpha, text))) > LETTERS_BESIDE_NUMBER:
+            if sum(map(columns, filter(str.isalpha, text))) > LETTERS_BESIDE_NUMBER:
                 continue
             for match in _NUMBER.finditer(text):
                 if len(match[0]) <= 5:
@@ -395,55 +332,129 @@ def _recurring(pages: list[_Page], edges: list[tuple[int, int]]) -> set[tuple[in
     return found | {place for places in counted.values() if len(places) >= few for place in places}
 
 
+# ---- order and tables
+
+
+def _arrange(pages: list[_Page], part: Part) -> None:
+    """Give pages their items, tables that go on over pages joined; name what was done."""
+    for page in pages:
+        page.items = arranged(page.lines, page.rules)
+    over = _join_tables(pages)
+    found = [(page.number, i) for page in pages for i in page.items if isinstance(i, Table)]
+    if not found:
+        return
+    part.meta["tables"] = str(sum(not table.continues for _, table in found))
+    if over:
+        part.note(f"tables over two pages joined, repeated headers left out: pages {ranges(over)}")
+    unsure = sorted({number for number, table in found if table.uncertain})
+    if unsure:
+        part.meta["uncertain_tables"] = ranges(unsure)
+        part.note(f"tables whose columns are uncertain, check them: pages {ranges(unsure)}")
+
+
+def _join_tables(pages: list[_Page]) -> list[int]:
+    """Make the first table of a page go on with the last of the page before, where their columns
+    agree; mark it where they do not and it has no header. The pages that were joined."""
+    over: set[int] = set()
+    origin: Table | None = None  # the table at the end of the page before
+    titles: set[str] = set()  # the lines above it
+    for above, page in pairwise(pages):
+        if not origin or not origin.continues:
+            lines = [item.text for item in above.items[:-1] if isinstance(item, Line)]
+            titles = set(lines[-REPEATED_LINES:])
+        last = above.items[-1] if above.items else None
+        origin = last if isinstance(last, Table) else None
+        place = _first_table(page, titles)
+        if origin is None or place is None or page.unread:
+            continue
+        table = page.items[place]
+        if not isinstance(table, Table):
+            continue
+        if further := continued(origin, table):
+            page.items[: place + 1] = [further]
+            over |= {above.number, page.number}
+        elif not place and (table.plain_header or not any(table.header)):
+            table.uncertain = True
+    return sorted(over)
+
+
+def _first_table(page: _Page, titles: set[str]) -> int | None:
+    """The place of the first table, if only lines stand above it that repeat a title."""
+    for place, item in enumerate(page.items[: REPEATED_LINES + 1]):
+        if isinstance(item, Table):
+            return place
+        if item.text not in titles and not _CONTINUED.search(item.text):
+            return None
+    return None
+
+
+_CONTINUED = re.compile(r"\b(?:continued|cont[’']?d)\b|[（(]续|续[）)表]|接上[页表]", re.IGNORECASE)
+
+
 # ---- paragraphs
 
 
 def _compose(pages: list[_Page], part: Part) -> None:
     """Join the lines; fills text, page offsets, headings and title of ``part``."""
     words = _words(line for page in pages for line in page.lines)
-    usual = _usual_size(line for page in pages for line in page.lines)
-    sizes = {line.size for page in pages for line in page.lines if line.size >= usual * LARGE}
+    texts = {
+        page.number: [item for item in page.items if isinstance(item, Line)] for page in pages
+    }
+    usual = _usual_size(line for lines in texts.values() for line in lines)
+    sizes = {line.size for lines in texts.values() for line in lines if line.size >= usual * LARGE}
     titles = sorted(sizes, reverse=True)
     pieces: list[str] = []
     length = 0
     headings: list[str] = []
-    above: _Line | None = None
+    above: Item | None = None
     rank_above = 0
     mended = 0
     torn = False  # what a page said is not known
     for page in pages:
         torn |= page.unread
-        layout = _Layout(page.lines, usual)
-        for number, line in enumerate(page.lines):
-            rank = _rank(page.lines, number, layout, titles)
-            joint = ""
-            if above is not None:
-                joint = _joint(above, line, layout, new_page=number == 0)
-                same = rank_above and rank and line.size == above.size and line.bold == above.bold
-                if torn or ((rank or rank_above) and not (same and joint in (" ", "", HYPHEN))):
-                    joint = "\n\n"
-                torn = False
+        lines = texts[page.number]
+        layout = _Layout(lines, usual)
+        number = 0  # of the line
+        for place, item in enumerate(page.items):
+            if isinstance(item, Table):
+                text, rank = _mended_cells(item.markdown(), words), 0
+                joint = "\n" if item.continues and isinstance(above, Table) else "\n\n"
+            else:
+                text, rank = item.text, _rank(lines, number, layout, titles)
+                number += 1
+                joint = "\n\n"
+                if isinstance(above, Line):
+                    joint = _joint(above, item, layout, new_page=place == 0)
+                    alike = item.size == above.size and item.bold == above.bold
+                    same = rank_above and rank and alike
+                    if (rank or rank_above) and not (same and joint in (" ", "", HYPHEN)):
+                        joint = "\n\n"
+            if torn:
+                joint = "\n\n"
+            torn = False
+            if above is None:
+                joint = ""
             if joint == HYPHEN:
                 joint, mended = "", mended + 1
-                pieces[-1], cut = _mend(pieces[-1], line.text, words)
+                pieces[-1], cut = _mend(pieces[-1], text, words)
                 length -= cut
             begin = length + len(joint)
-            if number == 0:
+            if place == 0:
                 part.pages.append((begin, page.number))
             if rank and (joint == "\n\n" or above is None):
                 headings.append(f"{begin}:{rank}")
                 if not part.title and rank <= TITLE_RANKS and page.number <= TITLE_PAGES:
-                    part.title = line.text
-            pieces.append(joint + line.text)
+                    part.title = text
+            pieces.append(joint + text)
             length += len(pieces[-1])
-            above, rank_above = line, rank
+            above, rank_above = item, rank
     part.text = "".join(pieces).replace(HYPHEN, "-")
     part.meta["headings"] = " ".join(headings)
     if mended:
         part.meta["mended_hyphens"] = str(mended)
 
 
-def _usual_size(lines: Iterable[_Line]) -> float:
+def _usual_size(lines: Iterable[Line]) -> float:
     sizes: Counter[float] = Counter()
     for line in lines:
         sizes[line.size] += len(line.text)
@@ -453,7 +464,7 @@ def _usual_size(lines: Iterable[_Line]) -> float:
 class _Layout:
     """What is usual on a page: edges of the text, type size, line distance, width of a letter."""
 
-    def __init__(self, lines: list[_Line], usual: float) -> None:
+    def __init__(self, lines: list[Line], usual: float) -> None:
         long = [line for line in lines if len(line.text) > 3]
         self.left = _low([line.left for line in long], 0.1)
         self.right = -_low([-line.right for line in long], 0.1)
@@ -461,28 +472,29 @@ class _Layout:
         gaps = [
             upper.base - lower.base
             for upper, lower in pairwise(lines)
-            if 0 < upper.base - lower.base < 3 * self.size
+            if 0 < upper.base - lower.base < 4 * self.size
         ]
         self.gap = _low(gaps, 0.4) or self.size * 1.2
-        widths = [(line.right - line.left) / _columns(line.text) for line in long]
+        widths = [(line.right - line.left) / columns(line.text) for line in long]
         self.letter = median(widths) if widths else self.size / 2
 
-    def stretched(self, line: _Line) -> bool:
+    def stretched(self, line: Line) -> bool:
         """A line of far-off cells: a row of a table, or of a table of contents."""
+        if line.words:  # the gap after the number of a paragraph does not count
+            words = line.words[1:] if _BULLET.match(line.text) else line.words
+            return any(
+                word.left - before.right > WIDE_GAP * word.size
+                for before, word in pairwise(words)
+            )
         letter = self.letter * line.size / self.size
-        return line.right - line.left > 1.4 * letter * _columns(line.text) + self.size
-
-
-def _columns(text: str) -> int:
-    """Width of a text in letters; a Chinese character is as wide as two."""
-    return sum(1 + (ord(character) >= 0x2E80) for character in text) or 1
+        return line.right - line.left > 1.4 * letter * columns(line.text) + self.size
 
 
 def _low(values: list[float], share: float) -> float:
     return sorted(values)[int(len(values) * share)] if values else 0.0
 
 
-def _rank(lines: list[_Line], number: int, layout: _Layout, titles: list[float]) -> int:
+def _rank(lines: list[Line], number: int, layout: _Layout, titles: list[float]) -> int:
     """Rank of a line that is a heading by its type or its words, else 0."""
     line = lines[number]
     text = line.text
@@ -510,7 +522,7 @@ def _rank(lines: list[_Line], number: int, layout: _Layout, titles: list[float])
     return LARGER_RANK if larger else BOLD_RANK
 
 
-def _bold_lines(lines: list[_Line], number: int, layout: _Layout) -> int:
+def _bold_lines(lines: list[Line], number: int, layout: _Layout) -> int:
     """How many lines of this type stand together."""
     line = lines[number]
     count = 1
@@ -526,9 +538,9 @@ def _bold_lines(lines: list[_Line], number: int, layout: _Layout) -> int:
     return count
 
 
-def _joint(above: _Line, line: _Line, layout: _Layout, *, new_page: bool) -> str:
+def _joint(above: Line, line: Line, layout: _Layout, *, new_page: bool) -> str:
     """What stands between two lines: nothing, a space, a line end, an empty line, or ``HYPHEN``."""
-    em = layout.size * 0.75  # sizes are those of the font, before the page is scaled
+    em = layout.size
     like = abs(above.size - line.size) <= 0.06 * max(above.size, line.size)
     if not like or ARTICLE.match(line.text):
         return "\n\n"
@@ -549,7 +561,7 @@ def _joint(above: _Line, line: _Line, layout: _Layout, *, new_page: bool) -> str
         return "\n\n" if ended or new_page else "\n"  # the next word would have had room
     if ended and above.bold != line.bold:
         return "\n"
-    if _unspaced(above.text[-1:]) or _unspaced(line.text[:1]):
+    if unspaced(above.text[-1:]) or unspaced(line.text[:1]):
         return ""
     return " "
 
@@ -558,20 +570,13 @@ _FIGURES = re.compile(r"(?:[ (][$(]?[\d,.]*\d\)?\s?%?|\s—\s?%?){2,}$")  # a ro
 _BULLET = re.compile(r"[•●▪◦‣∙·–—]\s|\(?[a-z0-9ivx]{1,4}[.)]\s|（[一二三四五六七八九十]+）|[①-⑳]")
 
 
-def _first_word(line: _Line) -> float:
+def _first_word(line: Line) -> float:
     """Points that the first word of a line takes (a character, where words have no spaces)."""
-    first = line.text[:1] if _unspaced(line.text[:1]) else line.text.split(" ", 1)[0]
-    return (line.right - line.left) * _columns(first) / _columns(line.text)
+    first = line.text[:1] if unspaced(line.text[:1]) else line.text.split(" ", 1)[0]
+    return (line.right - line.left) * columns(first) / columns(line.text)
 
 
-def _unspaced(character: str) -> bool:
-    """Chinese and Japanese characters and their punctuation: no space stands beside them."""
-    return (
-        "\u2e80" <= character < "\uac00" or character >= "\uf900" or character in ("“", "”", "…")
-    ) and bool(character)
-
-
-def _words(lines: Iterable[_Line]) -> set[str]:
+def _words(lines: Iterable[Line]) -> set[str]:
     return {word for line in lines for word in re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", line.text)}
 
 
@@ -585,3 +590,11 @@ def _mend(above: str, below: str, words: set[str]) -> tuple[str, int]:
         if hyphened not in words or whole in words:
             return bare, len(above) - len(bare)
     return f"{bare}-", len(above) - len(bare) - 1
+
+
+def _mended_cells(text: str, words: set[str]) -> str:
+    """A table without the hyphens at the line ends of its cells, where no word has one there."""
+    while (place := text.find(HYPHEN)) >= 0:
+        head, tail = text[: place + 1], text[place + 1 :]
+        text = (_mend(head, tail, words)[0] if tail[:1].islower() else f"{head[:-1]}-") + tail
+    return text

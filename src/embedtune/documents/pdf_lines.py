@@ -214,12 +214,11 @@ def line_of(words: Sequence[Word], like: Line) -> Line:
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """Words or lines as running text: a space between them, none beside Chinese characters."""
+    """Words or lines as running text: a space between them, none beside Chinese characters, and
+    none after ``HYPHEN``."""
     text = ""
     for piece in filter(None, pieces):
-        if text.endswith(HYPHEN):
-            text = text[:-1] + ("" if piece[:1].islower() else "-") + piece
-        elif not text or (unspaced(text[-1]) and unspaced(piece[0])):
+        if not text or text.endswith(HYPHEN) or (unspaced(text[-1]) and unspaced(piece[0])):
             text += piece
         else:
             text += f" {piece}"

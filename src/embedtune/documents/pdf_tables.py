@@ -9,7 +9,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 
@@ -23,6 +23,7 @@ FIGURE_GAP = 0.45  # em between two figures, or before a sign of currency
 ROW_GAP = 3.2  # em from a row of a table to the next at most
 TIGHT = 0.88  # times the usual distance of rows: lines of one row
 SAME_ROW = 0.4  # em between baselines of one row
+MOST_SHIFT = 45.0  # points by which the text of left and right pages differs
 PROSE_LETTERS = 20  # of a line of a column of running text
 PROSE_FILLED = 0.7  # of its width that most of its lines fill
 LONGEST_CELL = 600  # letters; a grid with longer cells lays out text, it is no table
@@ -65,6 +66,7 @@ class Table:
     columns: list[tuple[float, float]]
     top: float
     bottom: float
+    plain_header: bool = False  # its first row, in the type of the others
     uncertain: bool = False
     continues: bool = False  # the table at the end of the page before
 
@@ -73,6 +75,47 @@ class Table:
         if not self.continues:
             rows[:0] = [table_row(self.header), "|" + " --- |" * len(self.columns)]
         return "\n".join(rows)
+
+
+def continued(first: Table, second: Table) -> Table | None:
+    """``second`` as more rows of ``first``, its header left out where it repeats that of the first;
+    None where its columns are not among those of the first, or it has a header of its own."""
+    shift = first.columns[0][0] - second.columns[0][0]
+    if abs(shift) > MOST_SHIFT:
+        return None
+    places: list[int] = []
+    for left, right in second.columns:
+        after = range(places[-1] + 1 if places else 0, len(first.columns))
+        over = [n for n in after if _shared((left + shift, right + shift), first.columns[n]) > 0.3]
+        if not over:
+            return None
+        places.append(over[0])
+    rows = second.rows
+    if any(second.header):
+        same = [_bare(text) for text in second.header] == [_bare(first.header[n]) for n in places]
+        if not same and not second.plain_header:
+            return None
+        rows = rows if same else [second.header, *rows]
+    laid = []
+    for row in rows:
+        cells = [""] * len(first.columns)
+        for place, cell in zip(places, row, strict=True):
+            cells[place] = cell
+        laid.append(cells)
+    return replace(
+        second, header=first.header, rows=laid, columns=first.columns, continues=True,
+        uncertain=second.uncertain or len(places) < len(first.columns),
+    )  # fmt: skip
+
+
+def _shared(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """The part of the shorter stretch that lies in the other."""
+    both = min(one[1], other[1]) - max(one[0], other[0])
+    return both / max(1.0, min(one[1] - one[0], other[1] - other[0]))
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split()).casefold()
 
 
 # ---- rows and cells
@@ -135,7 +178,14 @@ class _Row:
 
     @property
     def several(self) -> bool:
-        return len(self.pieces) > 1
+        """Whether there are cells: a number before a text makes none."""
+        return len(self.pieces) > 2 or (
+            len(self.pieces) == 2 and not _NUMBERING.fullmatch(self.pieces[0].text)
+        )
+
+    @property
+    def bold(self) -> bool:
+        return all(piece.bold for piece in self.pieces)
 
     @property
     def words(self) -> Iterator[Word]:
@@ -177,10 +227,7 @@ def _pieces(words: Sequence[Word], em: float) -> list[_Piece]:
             merged[-1].words += piece.words
         else:
             merged.append(piece)
-    if len(merged) > 1 and (
-        _BULLET.fullmatch(merged[0].text)
-        or (len(merged) == 2 and _NUMBERING.fullmatch(merged[0].text))
-    ):
+    if len(merged) > 1 and _BULLET.fullmatch(merged[0].text):
         merged[:2] = [_Piece(merged[0].words + merged[1].words)]
     return merged
 
@@ -209,29 +256,48 @@ def _figure_text(text: str) -> str:
 # ---- tables of a page
 
 
-def take_tables(lines: list[Line], rules: Rules) -> tuple[list[Table], list[Line]]:
-    """The tables among these lines, from top to bottom, and the lines without their words."""
-    taken: set[int] = set()
+def ruled_tables(lines: list[Line], rules: Rules) -> tuple[list[Table], list[Line], set[int]]:
+    """Tables in grids of drawn lines, and the lines without their words; and the ids of words that
+    stand in boxes of running text, which are no cells of anything."""
     tables: list[Table] = []
+    taken: set[int] = set()
+    boxed: set[int] = set()
     for grid in grids(rules):
-        inside = [word for line in lines for word in line.words if _within(word, grid)]
-        if table := _ruled(grid, [word for word in inside if id(word) not in taken]):
+        inside = [
+            word
+            for line in lines
+            for word in line.words
+            if id(word) not in taken and _within(word, grid)
+        ]
+        cells = _cells(grid, inside)
+        if table := _ruled(grid, cells):
             tables.append(table)
             taken |= set(map(id, inside))
-    free = [
-        word
-        for line in lines
-        if not line.turned
-        for word in line.words
-        if id(word) not in taken
-    ]
-    for table, words in _aligned(_rows(free), rules):
+        elif any(_is_prose([_Piece(list(row.words)) for row in rows]) for rows in cells.values()):
+            boxed |= set(map(id, inside))
+    return tables, without(lines, taken), boxed
+
+
+def aligned_tables(
+    words: Iterable[Word], rules: Rules, across: float | None = None
+) -> tuple[list[Table], set[int]]:
+    """Tables of rows of cells that stand below each other, and the ids of their words.
+
+    Args:
+        across: Only tables that have a column here.
+    """
+    tables: list[Table] = []
+    taken: set[int] = set()
+    for table, members in _aligned(_rows(words), rules):
+        if across is not None and not any(a < across < b for a, b in table.columns):
+            continue
         tables.append(table)
-        taken |= set(map(id, words))
-    return sorted(tables, key=lambda table: -table.top), _without(lines, taken)
+        taken |= set(map(id, members))
+    return tables, taken
 
 
-def _without(lines: list[Line], taken: set[int]) -> list[Line]:
+def without(lines: list[Line], taken: set[int]) -> list[Line]:
+    """The lines without these words, by their ids."""
     left = []
     for line in lines:
         words = [word for word in line.words if id(word) not in taken]
@@ -250,52 +316,61 @@ def _within(word: Word, grid: Grid) -> bool:
     return grid.columns[0] < x < grid.columns[-1] and grid.rows[-1] < y < grid.rows[0]
 
 
-def _ruled(grid: Grid, words: list[Word]) -> Table | None:
-    """The grid as a table; None where it holds prose, a drawing, or rows without lines."""
-    cells: dict[tuple[int, int], list[Word]] = {}
+_Cells = dict[tuple[int, int], list[_Row]]
+
+
+def _cells(grid: Grid, words: list[Word]) -> _Cells:
+    """The lines of the cells, by their first row and column."""
     place = {
         (row + down, column + beside): (row, column)
         for row, column, tall, wide in grid.cells
         for down in range(tall)
         for beside in range(wide)
     }
+    found: dict[tuple[int, int], list[Word]] = {}
     for word in words:
         row = sum(word.base + 0.3 * word.size < border for border in grid.rows[1:-1])
         column = sum((word.left + word.right) / 2 > border for border in grid.columns[1:-1])
-        cells.setdefault(place[row, column], []).append(word)
-    filled = {row for row, _ in cells}, {column for _, column in cells}
-    if min(map(len, filled)) < 2 or 2 * len(cells) < len(grid.cells):
+        found.setdefault(place[row, column], []).append(word)
+    return {at: _rows(members) for at, members in found.items()}
+
+
+def _ruled(grid: Grid, cells: _Cells) -> Table | None:
+    """The grid as a table; None where it holds prose, a drawing, or rows without lines."""
+    rows_used, columns_used = {row for row, _ in cells}, {column for _, column in cells}
+    if min(len(rows_used), len(columns_used)) < 2 or 4 * len(cells) < len(grid.cells):
         return None
-    lines = {at: _rows(members) for at, members in cells.items()}
-    if _unruled(lines):
+    if _unruled(cells):
         return None
-    texts = {at: clean(joined(row.text for row in rows)).text for at, rows in lines.items()}
+    texts = {
+        at: _figure_text(clean(joined(row.text for row in rows)).text)
+        for at, rows in cells.items()
+    }
     if max(map(len, texts.values())) > LONGEST_CELL and len(grid.cells) < 9:
         return None
     laid = [
         [
-            Cell(_figure_text(texts.get((row, column), "")), tall, wide)
+            Cell(texts.get((row, column), ""), tall, wide)
             for top, column, tall, wide in grid.cells
             if top == row
         ]
         for row in range(len(grid.rows) - 1)
     ]
-    sides = list(pairwise(grid.columns))
-    rows, sides = _tidied(spread(laid), sides)
+    rows, sides = _tidied(spread(laid), list(pairwise(grid.columns)))
     if len(sides) < 2 or len(rows) < 2:
         return None
-    bold = all(word.bold for (row, _), members in cells.items() if row == 0 for word in members)
-    heads = _heads(rows, bold)
+    bold = all(row.bold for (at, _), rows in cells.items() if at == min(rows_used) for row in rows)
+    heads = _heads(rows)
     header = [
         joined(dict.fromkeys(filter(None, column))) for column in zip(*rows[:heads], strict=True)
     ] or [""] * len(sides)
-    return Table(header, rows[heads:], sides, grid.rows[0], grid.rows[-1])
+    return Table(header, rows[heads:], sides, grid.rows[0], grid.rows[-1], plain_header=not bold)
 
 
-def _unruled(lines: dict[tuple[int, int], list[_Row]]) -> bool:
+def _unruled(cells: _Cells) -> bool:
     """Whether the lines of cells beside each other are rows of their own."""
-    for row in {row for row, _ in lines}:
-        beside = [rows for (at, _), rows in lines.items() if at == row and len(rows) > 2]
+    for row in {row for row, _ in cells}:
+        beside = [rows for (at, _), rows in cells.items() if at == row and len(rows) > 2]
         short = [
             rows for rows in beside if median(columns(r.text) for r in rows) < PROSE_LETTERS
         ]
@@ -323,14 +398,16 @@ def _tidied(
     return [[row[n] for n in kept] for row in rows if any(row)], [sides[n] for n in kept]
 
 
-def _heads(rows: list[list[str]], bold: bool) -> int:
-    """How many of the first rows are the header: those above the first figure, at least one,
-    unless the first row has figures."""
-    for number, row in enumerate(rows[:4]):
-        values = [cell for cell in row[1:] if cell]
-        if any(_FIGURE.fullmatch(cell) and not _YEAR.fullmatch(cell) for cell in values):
-            return number if number < 2 or not rows[0][0] or bold else 1
-    return 1
+def _heads(rows: list[list[str]]) -> int:
+    """How many of the first rows are the header: none where the first has figures; more than one
+    where those below have no label."""
+    heads = 0
+    for row in rows[:4]:
+        figures = any(_FIGURE.fullmatch(cell) and not _YEAR.fullmatch(cell) for cell in row[1:])
+        if figures or (heads and row[0] not in ("", rows[0][0])):
+            break
+        heads += 1
+    return min(heads, len(rows) - 1)
 
 
 # ---- rows of cells below each other
@@ -382,7 +459,7 @@ def _cut(rows: list[_Row], begin: int, end: int) -> Iterator[tuple[int, int]]:
     sides = _columns(rows[begin:end])
     for here in range(begin + 1, end):
         row = rows[here]
-        across = not row.several and _over(row.pieces[0], sides) > 1
+        across = not row.several and _over(row, sides) > 1
         if across and (columns(row.text) > 60 or row.text.endswith(_ENDS_SENTENCE)):
             border = here
         elif _begins_anew(rows[begin:here], row):
@@ -406,7 +483,7 @@ def _begins_anew(above: list[_Row], row: _Row) -> bool:
     """A row of headings in bold type below rows of figures."""
     return (
         row.several
-        and all(piece.bold for piece in row.pieces)
+        and row.bold
         and not any(piece.figure and not piece.year for piece in row.pieces)
         and any(piece.figure and not piece.year for r in above for piece in r.pieces[1:])
     )
@@ -421,7 +498,10 @@ def _up(rows: list[_Row], begin: int, end: int, free: int) -> int:
         row, below = rows[here - 1], rows[here]
         if row.several or row.base - below.base > 2.5 * row.em or row.right > sides[-1][1] + row.em:
             break
-        if row.left > sides[0][1] and row.left > sides[1][0] - 8 * row.em:
+        middle, end_of_last = (row.left + row.right) / 2, sides[-1][1]
+        titles = abs(middle - (sides[0][0] + end_of_last) / 2)
+        heads = abs(middle - (sides[1][0] + end_of_last) / 2)
+        if row.left > sides[0][1] and heads < titles:
             begin = here - 1
         elif row.right > sides[1][0] or begin - here > 1:
             break
@@ -435,7 +515,7 @@ def _down(rows: list[_Row], begin: int, end: int) -> int:
     usual = _pitch(rows[begin:end])
     while end < len(rows):
         row, above = rows[end], rows[end - 1]
-        if row.several or _over(row.pieces[0], sides) != 1:
+        if row.several or _over(row, sides) != 1:
             break
         if above.base - row.base > TIGHT * min(usual, 1.5 * row.em):
             break
@@ -489,9 +569,9 @@ def _covered(
     return found
 
 
-def _over(piece: _Piece, sides: list[tuple[float, float]]) -> int:
-    """How many columns a piece stands over."""
-    return sum(piece.left < right and left < piece.right for left, right in sides)
+def _over(row: _Row, sides: list[tuple[float, float]]) -> int:
+    """How many columns a line stands over."""
+    return sum(row.left < right and left < row.right for left, right in sides)
 
 
 def _meet(one: _Piece, other: _Piece) -> bool:
@@ -580,6 +660,7 @@ class _Block:
 
     def table(self) -> Table:
         heads = self._heads()
+        plain = not all(row.bold for row in self.rows[: heads or 1] if row.several)
         header = self._header(heads) if heads else [""] * len(self.sides)
         groups = self._groups(heads)
         if not heads and not any(self._is_data(n) for n in range(len(self.rows))):
@@ -593,7 +674,8 @@ class _Block:
             self.sides,
             top.base + top.em,
             bottom.base,
-            self.uncertain,
+            plain_header=plain,
+            uncertain=self.uncertain,
         )
 
     def _heads(self) -> int:
@@ -608,7 +690,7 @@ class _Block:
         plain = [
             n for n in range(count)
             if self.spans[n][0][0] == 0 and self.rows[n].several
-            and not all(piece.bold for piece in self.rows[n].pieces)
+            and not self.rows[n].bold
         ]  # fmt: skip
         if len(plain) < 2:
             return count
@@ -704,6 +786,8 @@ class _Block:
         step = above.base - row.base
         if any(self._figures(n) & self._figures(number) for n in group):
             return False
+        if group == [0] and above.bold and not row.bold:
+            return False
         if step < 0.8 * row.em:
             return True
         if bands:
@@ -765,7 +849,7 @@ class _Block:
             row = self.rows[number]
             for piece, (first, end) in zip(row.pieces, self.spans[number], strict=True):
                 texts[first].append(_figure_text(piece.text))
-                self.uncertain |= end - first > 1 and row.several
+                self.uncertain |= end - first > 1 and piece.figure
         return [clean(joined(pieces)).text for pieces in texts]
 
 

@@ -266,7 +266,9 @@ class _Book:
         for kind, target in self.package.relations(path).values():
             if kind != "drawing" or target not in self.package.names:
                 continue
-            sheet.lines += drawing.paragraphs(self.package.xml(target))
+            root = self.package.xml(target)
+            drawing.settle(root)
+            sheet.lines += drawing.paragraphs(root)
             for chart_kind, chart in self.package.relations(target).values():
                 if chart_kind == "chart" and chart in self.package.names:
                     sheet.lines.append(drawing.chart(self.package.xml(chart)))

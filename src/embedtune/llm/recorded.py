@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 MORE_ROOM = 4  # times max_tokens, once, for an answer that was cut off
 ANSWER_TRIES = 3  # for a body that is no answer, and for silence: each may have been paid for
 BATCH_TRIES = 2  # batches that a request goes into, should the first not answer it
+NOBODY_THERE = ("refused", "name")  # codes of a service that is away
 LATER = "run the same command again later"
 
 
@@ -373,7 +374,9 @@ class RecordedChat:
             tries[fault.kind] = tries.get(fault.kind, 0) + 1
             if fault.kind != "wait" and tries[fault.kind] >= self._tries(fault):
                 silent = fault.kind == "service" or fault.code == "timeout"
-                if silent and not run.ending and await run.silence(answered_before):
+                # a few last requests may be at fault themselves, but not where nobody listens
+                telling = not run.ending or fault.code in NOBODY_THERE
+                if silent and telling and await run.silence(answered_before):
                     run.fail(
                         f"{fault.message}; still so after {tries[fault.kind]} tries, and no other "
                         f"request was answered meanwhile; {LATER}"

@@ -112,8 +112,9 @@ def preview(
         ConfigError: No language model writes the queries.
     """
     _left_by("chunk", chunks, "chunks.jsonl")
+    live = settings.llm.model_copy(update={"mode": "live"})  # of the same request keys
     with Store(out.parent / "answers.sqlite") as store:
-        chat = open_recorded_chat(settings, store)
+        chat = open_recorded_chat(settings.model_copy(update={"llm": live}), store)
         if chat is None or settings.queries.source != "llm":
             raise ConfigError("--preview: only queries that a language model writes are previewed")
         return preview_step(chunks, chunks, chat, count, settings, console)

@@ -8,6 +8,7 @@ from embedtune.config import RunSettings
 from embedtune.errors import NothingUsable
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.preflight import preflight
+from embedtune.pipeline.recipes import FREE
 
 
 def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
         "chunk tokens": sum(chunk.tokens for chunk in chunks),
         "requests": 0,
     }
-    asked = settings.queries.source == "llm" and settings.llm.provider != "scripted"
+    asked = settings.queries.source == "llm" and settings.llm.provider not in FREE
     labels = settings.queries.file is not None and settings.llm.model is not None
     if asked or labels or settings.filters.judge:
         estimate = estimate_queries(

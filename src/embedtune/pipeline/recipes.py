@@ -15,6 +15,7 @@ from embedtune.run import Recipe
 from embedtune.settings import Settings
 from embedtune.store import Store
 
+FREE = ("scripted", "local")  # providers that cost nothing
 UNPAID = (
     "base_url",
     "api_key_env",
@@ -25,6 +26,9 @@ UNPAID = (
     "max_wait",
     "budget",
     "price",
+    "prices",
+    "mode",
+    "local",
 )
 
 

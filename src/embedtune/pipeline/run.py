@@ -21,6 +21,7 @@ from embedtune.pipeline.judge import Judgement, judge, local
 from embedtune.pipeline.mine import account_facts, chosen, load_against, mine_into
 from embedtune.pipeline.preflight import preflight
 from embedtune.pipeline.recipes import (
+    FREE,
     chunk_recipe,
     files_digest,
     filter_recipe,
@@ -153,7 +154,8 @@ def preview(settings: RunSettings, console: Console, count: int) -> Preview:
         try:
             documents = stages.documents()
             chunks = stages.chunks(documents)
-            chat = open_recorded_chat(settings, stages.answers)
+            live = settings.llm.model_copy(update={"mode": "live"})  # of the same request keys
+            chat = open_recorded_chat(settings.model_copy(update={"llm": live}), stages.answers)
             return preview_step(documents.path, chunks.path, chat, count, settings, console)
         finally:
             stages.close()
@@ -251,7 +253,7 @@ class _Stages:
         """Paid work that was done once is done again only inside a budget or with --yes."""
         llm = self.settings.llm
         changed = self.directory.planned(QUERIES, recipe)
-        paid = self.settings.queries.source == "llm" and llm.provider != "scripted"
+        paid = self.settings.queries.source == "llm" and llm.provider not in FREE
         limited = any(value is not None for value in llm.budget.model_dump().values())
         if paid and changed and not limited and not self.assume_yes:
             what = "; ".join(f"{key} {value}" for key, value in changed.items())
