@@ -1,16 +1,18 @@
 """Plant leaks between train and test among look-alikes, and count what the audit finds.
 
-    python benchmarks/audit.py [--leaks 10] [--clean 1000] [--seed N] [--data FOLDER …] [--json]
+    python benchmarks/audit.py [--leaks 10] [--clean 1000] [--seeds 1] [--tuning]
+                               [--data FOLDER …] [--json]
 
 For each language a set is made: forms filled in with other facts (families of 2 to 200 passages,
-the clean look-alikes), single passages, and between train and test planted leaks of five kinds.
-Beside the audit stand two ways of the tutorials: equal texts, and MinHash (128 permutations over
-word or character 3-grams, estimated Jaccard at least 0.8).
+the clean look-alikes), and between train and test planted leaks of five kinds, half of them of
+passages of such a form. Beside the audit stand two ways of the tutorials, equal texts and MinHash
+(128 permutations over 3-grams of words or ideographs, estimated Jaccard at least 0.8), and the
+near-duplicates that join groups when a data set is split.
 
-Words, sentence patterns, forms and seeds of this benchmark were not those the thresholds were
-tuned on; ``--tuning`` shows the figures of those too. With ``--data`` the same leaks are planted
-into real passages (corpus.jsonl of a BEIR folder), whose look-alikes are copies with other
-numbers and names, and what the audit finds in the folder itself is counted.
+Words, sentence patterns and seeds are not those the audit's thresholds were tuned on; ``--tuning``
+takes those instead. With ``--data`` leaks are planted into real passages too (a BEIR folder),
+among look-alikes that are copies with other numbers and names, and the leaks of the data set
+itself are counted (any format).
 """
 
 import argparse
@@ -18,14 +20,30 @@ import hashlib
 import json
 import random
 import re
+import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from embedtune.datasets.audit import audit
+from embedtune.datasets.findings import Audit
+from embedtune.datasets.source import read_source
+from embedtune.similar import near_duplicates, normalise
+
 KINDS = ("exact", "edited", "contained", "overlapping", "re-ordered")
 FAMILIES = (2, 2, 3, 3, 4, 5, 8, 12, 25, 60, 200)  # passages of one form
+PERMUTATIONS = 128
+JACCARD = 0.8
+MONTHS = re.findall(
+    r"\w+",
+    "January February March April May June July August September October November December",
+)
+
+Pairs = set[tuple[int, int]]  # (train, test)
 
 
 @dataclass(frozen=True)
@@ -98,8 +116,8 @@ ENGLISH_HELD_OUT = World(
         a="marble wooden silent crowded ancient fragile polished tropical northern private "
         "gilded shallow velvet temporary scarlet famous narrow muddy elegant distant modest ornate",
         n="gallery orchestra harbour manuscript staircase fountain bakery telescope meadow chapel "
-        "violin curtain glacier library parade compass beehive vineyard theatre lighthouse pavilion "
-        "tapestry observatory greenhouse aquarium cathedral tramway sculpture monument reservoir",
+        "violin curtain glacier library parade compass beehive vineyard theatre lighthouse "
+        "pavilion tapestry observatory greenhouse aquarium cathedral tramway sculpture monument",
         v="restored visited catalogued praised flooded rented admired photographed renovated "
         "abandoned insured donated surveyed rebuilt mapped guarded auctioned sketched",
         NAME="Gwendolyn_Aske Ibrahim_Solano Marguerite_Dufay Anselm_Roke Priya_Nandan Caspar_Wrede "
@@ -130,13 +148,17 @@ CHINESE_TUNING = World(
         "过了{NUM}小时，{n}要再{v}一次，这回要用{a}的{n}。",
     ),
     _words(
-        a="灰色 沉重 备用 狭窄 上层 干燥 冰冷 平稳 松动 普通 圆形 外侧 安静 脆弱 生锈 中空 明亮 粗糙",
-        n="垫片 梯子 果园 木箱 油桶 铰链 灯笼 滑轮 马鞍 漏斗 铁锹 水槽 船桨 主轴 风箱 排水沟 铁砧 水桶 "
-        "车厢 蓄水池 发电机 龙头 大梁 料斗 窑炉 门闩 木槌 喷嘴 烤箱 活塞 采石场 椽子 水闸 防水布 阀门 绞车",
-        v="清洗 称重 上漆 测量 拆卸 磨利 倒空 签收 上锁 加油 折叠 更换 检查 拧紧 预热 冲洗 堆放 贴标",
-        NAME="秦朗 陶思源 卫明珠 何柏舟 邵雨桐 顾长风 罗静怡 叶知秋 温如玉 段子昂 万向荣 尹晓棠 甘霖 "
-        "柏青 阮星河 施若兰 童乐 纪远航 岑小满 贺兰山",
-        CO="晨光机械厂 海蓝货运行 方圆工具社 铜山制造所 长河零件行 低地乳业 高峰仓储 红蕨汽车行 盐泽供应站 北斗农具厂",
+        a="灰色 沉重 备用 狭窄 上层 干燥 冰冷 平稳 松动 普通 圆形 外侧 安静 脆弱 生锈 中空 "
+        "明亮 粗糙",
+        n="垫片 梯子 果园 木箱 油桶 铰链 灯笼 滑轮 马鞍 漏斗 铁锹 水槽 船桨 主轴 风箱 排水沟 "
+        "铁砧 水桶 车厢 蓄水池 发电机 龙头 大梁 料斗 窑炉 门闩 木槌 喷嘴 烤箱 活塞 采石场 椽子 "
+        "水闸 防水布 阀门 绞车",
+        v="清洗 称重 上漆 测量 拆卸 磨利 倒空 签收 上锁 加油 折叠 更换 检查 拧紧 预热 冲洗 "
+        "堆放 贴标",
+        NAME="秦朗 陶思源 卫明珠 何柏舟 邵雨桐 顾长风 罗静怡 叶知秋 温如玉 段子昂 万向荣 "
+        "尹晓棠 甘霖 柏青 阮星河 施若兰 童乐 纪远航 岑小满 贺兰山",
+        CO="晨光机械厂 海蓝货运行 方圆工具社 铜山制造所 长河零件行 低地乳业 高峰仓储 "
+        "红蕨汽车行 盐泽供应站 北斗农具厂",
         CITY="青石镇 白鹭洲 柳林 东湾 枫桥 石门 云溪 河口 南坪 双桥",
     ),
 )  # fmt: skip
@@ -160,14 +182,18 @@ CHINESE_HELD_OUT = World(
         "没有来自{CITY}的{n}，{a}的{n}就不能{v}。",
     ),
     _words(
-        a="大理石 木制 寂静 拥挤 古老 易碎 光滑 热带 北方 私人 镀金 浅浅 天鹅绒 临时 鲜红 著名 泥泞 优雅",
-        n="画廊 乐团 港口 手稿 楼梯 喷泉 面包房 望远镜 草地 教堂 小提琴 窗帘 冰川 图书馆 游行 指南针 蜂房 "
-        "葡萄园 剧院 灯塔 凉亭 挂毯 天文台 温室 水族馆 大殿 电车 雕塑 纪念碑 水库",
-        v="修复 参观 编目 称赞 淹没 租用 欣赏 拍摄 翻新 遗弃 投保 捐赠 勘测 重建 绘制 守护 拍卖 描绘",
-        NAME="欧阳澈 司徒静 慕容白 诸葛亭 上官云 易水寒 颜如雪 关山月 戚少商 花满楼 苗若愚 水清浅 "
+        a="大理石 木制 寂静 拥挤 古老 易碎 光滑 热带 北方 私人 镀金 浅浅 天鹅绒 临时 鲜红 "
+        "著名 泥泞 优雅",
+        n="画廊 乐团 港口 手稿 楼梯 喷泉 面包房 望远镜 草地 教堂 小提琴 窗帘 冰川 图书馆 游行 "
+        "指南针 蜂房 葡萄园 剧院 灯塔 凉亭 挂毯 天文台 温室 水族馆 大殿 电车 雕塑 纪念碑 水库",
+        v="修复 参观 编目 称赞 淹没 租用 欣赏 拍摄 翻新 遗弃 投保 捐赠 勘测 重建 绘制 守护 "
+        "拍卖 描绘",
+        NAME="欧阳澈 司徒静 慕容白 诸葛亭 上官云 易水寒 颜如雪 关山月 戚少商 苗若愚 水清浅 "
         "闻人远 尚可喜 龙在田 原随风 冷月华 池中鱼 金满堂 白如霜 柯南星 牧野 居安 程万里",
-        CO="曙光基金会 北门银行 城堡控股 苍鹭学会 晚星保险 橡岭储蓄所 椴园资本 羽笔基金会 马洛合伙 黑貂信贷",
-        CITY="里斯本 戈尔韦 乌普萨拉 加的斯 卢塞恩 特罗姆瑟 瓦莱塔 根特 波尔图 克拉科夫 塔尔图 卑尔根",
+        CO="曙光基金会 北门银行 城堡控股 苍鹭学会 晚星保险 橡岭储蓄所 椴园资本 羽笔基金会 "
+        "马洛合伙 黑貂信贷",
+        CITY="里斯本 戈尔韦 乌普萨拉 加的斯 卢塞恩 特罗姆瑟 瓦莱塔 根特 波尔图 克拉科夫 "
+        "塔尔图 卑尔根",
     ),
 )  # fmt: skip
 TUNING = (ENGLISH_TUNING, CHINESE_TUNING)
@@ -194,7 +220,8 @@ def filled(form: list[str], world: World, rng: random.Random) -> list[str]:
         if kind == "NUM":
             return str(rng.randint(2, 99))
         if kind == "CODE":
-            return f"{rng.choice('ABCDEFGHKLMNPRSTWXZ')}{rng.choice('ABCDEFGH')}-{rng.randint(100, 9999)}"
+            letters = rng.choice("ABCDEFGHKLMNPRSTWXZ") + rng.choice("ABCDEFGH")
+            return f"{letters}-{rng.randint(100, 9999)}"
         if kind == "DATE":
             day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(1998, 2026)
             return f"{year}年{month}月{day}日" if world.language == "zh" else (
@@ -202,10 +229,6 @@ def filled(form: list[str], world: World, rng: random.Random) -> list[str]:
         return rng.choice(world.words[kind]).replace("_", " ")
 
     return [re.sub(r"\{([A-Z]+)\}", fact, sentence) for sentence in form]
-
-
-MONTHS = ("January February March April May June July August September October November "
-          "December").split()  # fmt: skip
 
 
 def joined(sentences: list[str], language: str) -> str:
@@ -324,9 +347,9 @@ FACT = re.compile(
 
 
 def look_alike(text: str, rng: random.Random) -> str | None:
-    """The same passage with other numbers and names; None when it has fewer than four."""
+    """The same passage with other numbers and names; None where they are too few to matter."""
     facts = FACT.findall(text)
-    if len(facts) < 4:
+    if len(facts) < 5 or sum(map(len, facts)) < 0.06 * len(text):
         return None
 
     def other(match: re.Match[str]) -> str:
@@ -363,3 +386,170 @@ def planted_in(folder: Path, leaks: int, clean: int, seed: int) -> Planted:
             made += 1
     planted.train += texts
     return planted
+
+
+# ---- ways to look for leaks
+
+
+def equal_texts(planted: Planted) -> Pairs:
+    train: dict[str, list[int]] = {}
+    for number, text in enumerate(planted.train):
+        train.setdefault(normalise(text), []).append(number)
+    return {(one, other) for other, text in enumerate(planted.test)
+            for one in train.get(normalise(text), ())}  # fmt: skip
+
+
+def minhash(planted: Planted) -> Pairs:
+    """Pairs of an estimated Jaccard of at least 0.8, all pairs compared (LSH finds no more)."""
+    rng = np.random.default_rng(1)
+    factors = rng.integers(1, 2**31, PERMUTATIONS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    shifts = rng.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64)
+
+    def signature(text: str) -> np.ndarray:
+        words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", normalise(text))
+        grams = {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
+        values = np.array([int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest())
+                           for gram in grams], dtype=np.uint64)  # fmt: skip
+        return (values[:, None] * factors + shifts).min(axis=0)
+
+    train, test = (np.array([signature(text) for text in texts])
+                   for texts in (planted.train, planted.test))  # fmt: skip
+    return {(int(one), other) for other, own in enumerate(test)
+            for one in np.flatnonzero((train == own).mean(axis=1) >= JACCARD)}  # fmt: skip
+
+
+def joined_by_split(planted: Planted) -> Pairs:
+    split = len(planted.train)
+    pairs = near_duplicates(planted.train + planted.test)
+    return {(one, other - split) for one, other in pairs if one < split <= other}
+
+
+def audited(planted: Planted) -> Pairs:
+    """What the audit says of the same passages as a BEIR folder, a question a passage."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {f"{split}-{number}": text
+                for split, texts in (("train", planted.train), ("test", planted.test))
+                for number, text in enumerate(texts)}  # fmt: skip
+        write(Path(folder), rows)
+        found = audit(read_source(folder))
+    pairs = set()
+    for leak in found.leaks:
+        if leak.what == "passage":
+            sides = dict((side.split("-")) for side in (leak.item, leak.other))
+            pairs.add((int(sides["train"]), int(sides["test"])))
+    return pairs
+
+
+def write(folder: Path, passages: dict[str, str]) -> None:
+    (folder / "qrels").mkdir()
+    with (
+        (folder / "corpus.jsonl").open("w", encoding="utf-8") as corpus,
+        (folder / "queries.jsonl").open("w", encoding="utf-8") as queries,
+    ):
+        for name, text in passages.items():
+            corpus.write(json.dumps({"_id": name, "text": text}) + "\n")
+            queries.write(json.dumps({"_id": f"q-{name}", "text": f"passage {name}?"}) + "\n")
+    for split in ("train", "test"):
+        lines = [f"q-{name}\t{name}\t1" for name in passages if name.startswith(split)]
+        (folder / "qrels" / f"{split}.tsv").write_text(
+            "\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n"
+        )
+
+
+WAYS: dict[str, Callable[[Planted], Pairs]] = {
+    "equal texts": equal_texts,
+    f"MinHash {JACCARD}": minhash,
+    "near-duplicates": joined_by_split,
+    "audit": audited,
+}
+
+
+def measure(planted: Planted) -> Iterator[dict]:
+    """One row a way: what it finds of the planted leaks, and how many clean passages it accuses."""
+    for way, find in WAYS.items():
+        begin = time.process_time()
+        pairs = find(planted)
+        seconds = time.process_time() - begin
+        found = Counter(kind for pair, kind in planted.leaks.items() if pair in pairs)
+        false = [pair for pair in pairs if pair not in planted.leaks
+                 and pair[0] in planted.clean[0] and pair[1] in planted.clean[1]]  # fmt: skip
+        accused = {("train", one) for one, _ in false} | {("test", other) for _, other in false}
+        yield {
+            "way": way,
+            "found": {kind: found[kind] for kind in KINDS},
+            "planted": dict(Counter(planted.leaks.values())),
+            "false": len(accused),
+            "clean": sum(map(len, planted.clean)),
+            "seconds": round(seconds, 1),
+        }
+
+
+def own_leaks(folder: Path) -> dict:
+    """The leaks of a data set itself, by kind; and what the split's definition says of it."""
+    source = read_source(folder)
+    begin = time.process_time()
+    found: Audit = audit(source)
+    seconds = time.process_time() - begin
+    row = {
+        "data": f"{folder.parent.name}/{folder.name}"
+        if folder.name in ("en", "zh")
+        else folder.name,
+        "texts": found.passages or sum(found.queries.values()),
+        "seconds": round(seconds, 1),
+    }
+    row |= {f"{what} {kind}": count for what, kind, count in found.leaks_by_kind()}
+    if found.passages:
+        split_of: dict[str, set[str]] = {}
+        for split in ("train", "dev", "test"):
+            for grades in source.data.qrels.get(split, {}).values():
+                for chunk in grades:
+                    split_of.setdefault(chunk, set()).add(split)
+        ids = [chunk.id for chunk in source.data.chunks]
+        close = near_duplicates([chunk.embedded for chunk in source.data.chunks])
+        row["near-duplicates"] = sum(
+            bool(split_of.get(ids[one]) and split_of.get(ids[other]))
+            and split_of[ids[one]] != split_of[ids[other]]
+            for one, other in close
+        )
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--leaks", type=int, default=10, help="of each kind and language")
+    parser.add_argument("--clean", type=int, default=1000, help="look-alikes of each language")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--tuning", action="store_true")
+    parser.add_argument("--data", nargs="*", type=Path, default=[])
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    tables: dict[str, list[dict]] = {}
+    for seed in range(options.seeds):
+        for world in TUNING if options.tuning else HELD_OUT:
+            first = 1 if options.tuning else 1001
+            planted = generated(world, options.leaks, options.clean, first + seed)
+            tables[f"{world.language}, seed {first + seed}"] = [*measure(planted)]
+    for folder in options.data:
+        if (folder / "corpus.jsonl").exists():
+            planted = planted_in(folder, options.leaks, options.clean, 7)
+            tables[f"planted into {folder.name}"] = [*measure(planted)]
+    own = [own_leaks(folder) for folder in options.data]
+    if options.json:
+        print(json.dumps({"planted": tables, "own": own}, ensure_ascii=False))
+        return
+    for name, rows in tables.items():
+        print(f"\n{name}")
+        head = "".join(f"{kind:>13}" for kind in KINDS)
+        print(f"  {'':16}{head}{'false alarms':>16}{'CPU s':>8}")
+        for row in rows:
+            cells = "".join(
+                f"{row['found'][kind]:>8} / {row['planted'].get(kind, 0):<2}" for kind in KINDS
+            )
+            share = row["false"] / max(1, row["clean"])
+            print(f"  {row['way']:16}{cells}{row['false']:>8} ({share:.1%}){row['seconds']:8.1f}")
+    for row in own:
+        print(f"\n{row.pop('data')}: " + ", ".join(f"{value} {key}" for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()

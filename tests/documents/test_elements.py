@@ -1,6 +1,7 @@
 """What other converters wrote: elements of unstructured, documents of docling."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -250,3 +251,39 @@ def test_a_document_a_line() -> None:
     data = "\n".join(map(json.dumps, documents)).encode()
     found = [(part.text, part.line) for part in read_json_lines(data, "replace")]  # type: ignore[union-attr]
     assert found == [("One.\n", 1), ("Two.\n", 2)]
+
+
+def test_whatever_the_values_in_it_a_document_is_read_or_refused() -> None:
+    draw = random.Random(2)
+    table = {"table_cells": [cell("a", 0, 0, head=True), cell("b", 1, 0, 1, 2)]}
+    graph = {"cells": [{"cell_id": 0, "text": "k"}], "links": [{"label": "to_value"}]}
+    whole = json.dumps(docling(
+        ["texts/0", "tables/0", "groups/0", "forms/0"],
+        texts=[text("section_header", "", 1, level=1, children=["groups/1"]), text("text", "x", 2)],
+        groups=[{"label": "list", "children": ["texts/1"]},
+                {"label": "inline", "children": ["texts/1"]}],
+        tables=[{"label": "table", "prov": [{"page_no": 1}], "data": table}],
+        forms=[{"label": "form", "graph": graph}],
+    ))  # fmt: skip
+    wild: list[Any] = [None, -1, 0, "", [], {}, True, 10**12, ["a"], [{"$ref": "#/body"}]]
+    read = 0
+    for _ in range(500):
+        value = json.loads(whole)
+        for _ in range(2):
+            here = value
+            while True:
+                place = draw.choice(list(here) if isinstance(here, dict) else range(len(here)))
+                if (
+                    not here[place]
+                    or not isinstance(here[place], dict | list)
+                    or draw.random() < 0.2
+                ):
+                    here[place] = draw.choice(wild)
+                    break
+                here = here[place]
+        try:
+            list(read_json(json.dumps(value).encode(), "replace"))
+            read += 1
+        except Broken:
+            pass
+    assert read > 250

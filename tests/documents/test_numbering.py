@@ -35,7 +35,7 @@ def item(number: int = 1, depth: int = 0, style: str = "") -> etree._Element:
 def labels(numbering: str, *items: etree._Element, styles: str = "") -> list[str | None]:
     counter = Numbering(xml("numbering", numbering), xml("styles", styles))
     found = [counter.label(paragraph) for paragraph in items]
-    return [None if label is None else label[2].strip() for label in found]
+    return [None if label is None else label[1].strip() for label in found]
 
 
 def test_levels_count_on_and_start_again_below() -> None:
@@ -104,8 +104,8 @@ def test_a_definition_may_stand_for_a_numbering_style() -> None:
 def test_bullets_and_levels_without_a_label() -> None:
     numbering = definition(0, level(0, "bullet", "•"), level(1, "none", "")) + use(1, 0)
     counter = Numbering(xml("numbering", numbering), None)
-    assert counter.label(item()) == ("1", 0, BULLET)
-    assert counter.label(item(depth=1)) == ("1", 1, " ")
+    assert counter.label(item()) == (0, BULLET)
+    assert counter.label(item(depth=1)) == (1, " ")
     assert counter.label(item(9)) is None
     assert counter.label(xml("p", "")) is None
 

@@ -1,6 +1,8 @@
 """The checks that every Office file and every EPUB book passes before it is expanded."""
 
 import io
+import random
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -271,3 +273,28 @@ def test_xml_in_utf16_with_a_mark_is_read(files: dict[str, bytes], kind: str) ->
 ])  # fmt: skip
 def test_targets_stay_inside_the_archive(folder: str, target: str, entry: str) -> None:
     assert joined(folder, target) == entry
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_whatever_the_values_in_it_a_file_is_read_or_refused(
+    files: dict[str, bytes], kind: str
+) -> None:
+    draw = random.Random(3)
+    wild = ["", "-1", "99999999999", "abc", "１", "1e9", "NaN", "../../x", "true"]
+    with zipfile.ZipFile(io.BytesIO(files[kind])) as packed:
+        entries = {name: packed.read(name) for name in packed.namelist()}
+    names = [name for name in entries if name.endswith((".xml", ".rels", ".opf", ".xhtml"))
+             and not re.search("theme|Layout|Master", name)]  # fmt: skip
+    read = 0
+    for _ in range(60):
+        name = draw.choice(names)
+        xml = entries[name].decode()
+        values = list(re.finditer(r'(?<=[^?]=")[^"]*(?=")|(?<=>)[^<]+(?=<)', xml))
+        for value in sorted(draw.sample(values, min(2, len(values))), key=re.Match.start)[::-1]:
+            xml = xml[: value.start()] + draw.choice(wild) + xml[value.end() :]
+        try:
+            READERS[kind](archive(entries | {name: xml.encode()}))
+            read += 1
+        except Broken:
+            pass
+    assert read

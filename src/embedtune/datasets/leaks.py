@@ -37,7 +37,8 @@ RECURS = 3  # what more texts hold than this is wording; what fewer hold counts 
 FACT = 5.0  # nats that a value tells which no other text holds, at most
 DIGIT = 1.15  # nats of each letter of a number or name that agrees
 LOST = 2.3  # nats against a copy for each place where both have something of their own
-DOUBT = 2.3  # nats asked for beyond that, since many pairs are looked at
+DOUBT = 4.0  # nats asked for beyond that, since many pairs are looked at …
+EDITS = 3  # … less where the wording of one text was edited, nothing from so many edits on
 LONG = 24  # weight beyond which a stretch tells more than one fact
 FACTS_LOST = 0.5  # numbers and names that differ, for each that is kept
 FACTS_WEIGHT = 0.02  # share of the text they make up at least
@@ -183,10 +184,13 @@ def _judge(index: WindowIndex, one: int, other: int) -> tuple[Kind | None, float
     a, b = index.texts[one], index.texts[other]
     runs = _runs(a, b)
     shorter, longer = sorted((a.weight, b.weight))
-    if sum(a.weight_of(run.a0, run.a1) for run in runs) < SOME * shorter:
+    found = sum(a.weight_of(run.a0, run.a1) for run in runs)
+    if found < SOME * shorter and not (a.words and b.words):
         return None, 0.0
     left = Side(a, index.common(one), [(run.a0, run.a1) for run in runs])
     right = Side(b, index.common(other), [(run.b0, run.b1) for run in runs])
+    if not found:
+        return _short(left, right, [], RECURS + 1.0)
     chain = _chain(a, runs)
     main = sum(a.weight_of(run.a0, run.a1) for run in chain)
     matched = min(left.matched, right.matched)
@@ -277,9 +281,13 @@ def _other_facts(left: Side, right: Side, gaps: Sequence[Run], held: Mask, usual
     if not gaps:
         return False
     ours, theirs = [(gap.a0, gap.a1) for gap in gaps], [(gap.b0, gap.b1) for gap in gaps]
-    lost = np.minimum(left.lost(ours, usual), right.lost(theirs, usual))
+    one, other = left.lost(ours, usual), right.lost(theirs, usual)
+    lost = np.minimum(one, other)
+    # usual wording on one side only: one of the two was edited, no form does that by itself
+    edits = int(((lost == 0) & (np.maximum(one, other) > 1)).sum())
+    doubt = DOUBT * max(0.0, 1 - edits / EDITS)
     against = float((LOST * (lost / 4).clip(max=1) + (lost - LONG).clip(min=0) / 4).sum())
-    if against > LOST / 2 and left.kept(held, usual) < against + math.log(usual) + DOUBT:
+    if against > LOST / 2 and left.kept(held, usual) < against + math.log(usual) + doubt:
         return True
     facts_kept = int(left.holds_whole(held).sum())
     facts_lost = weight = 0

@@ -21,6 +21,8 @@ Numbers = npt.NDArray[np.int64]
 SPAN = 16  # weight of a window: a letter or digit weighs 1, an ideograph 2
 RARE = 12  # a window in no more texts than this links all of them
 LINKED = 0.10  # share of the rare windows of the smaller text that makes a pair worth a look
+PAIRED = 50  # and a pair of words of a short text
+ALIKE = 0.50  # share of the pairs of words of the shorter text
 PLACES = 8  # of a text, whose rarest windows link it too, however often they recur …
 POSTINGS = 500  # … up to this
 THERE = 0.60  # share of those places that another text holds too
@@ -158,30 +160,31 @@ class WindowIndex:
         """Pairs of texts that share rare windows, or nearly all the rarer places of one."""
         if not len(self._known):
             return
-        found = {*self._by_rare_windows(), *self._by_places(), *self._by_ends()}
+        window = np.repeat(np.arange(len(self._known)), self._counts)
+        found = {
+            *_sharing(window, self._holders, most=RARE, share=LINKED),
+            *self._by_places(),
+            *self._by_ends(),
+            *self._by_words(),
+        }
         yield from sorted(found)
 
-    def _by_rare_windows(self) -> Iterator[tuple[int, int]]:
-        window = np.repeat(np.arange(len(self._known)), self._counts)
-        linking = self._counts[window] <= RARE
-        holders = self._holders[linking]
-        window = window[linking]
-        rare = np.bincount(holders, minlength=len(self.texts))
-        # each holder of a window meets those after it: entries at + 1 … at + ahead
-        last = np.searchsorted(window, window, side="right")
-        ahead = last - np.arange(len(window)) - 1
-        by_text = np.argsort(holders, kind="stable")
-        begin = 0
-        for number, end in enumerate(np.cumsum(rare)):
-            own = by_text[begin:end]
-            begin = end
-            own = own[ahead[own] > 0]
-            steps = ahead[own]
-            within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
-            met, shared = np.unique(holders[np.repeat(own, steps) + within + 1], return_counts=True)
-            enough = shared >= np.maximum(2, LINKED * np.minimum(rare[met], rare[number]))
-            for other in met[enough].tolist():
-                yield number, other
+    def _by_words(self) -> Iterator[tuple[int, int]]:
+        """Short texts, in which one edit may spoil every window, by pairs of words."""
+        numbers: dict[tuple[str, str], int] = {}
+        grams: list[int] = []
+        holders: list[int] = []
+        for holder, text in enumerate(self.texts):
+            own = {numbers.setdefault(pair, len(numbers)) for pair in pairwise(text.words)}
+            grams += own
+            holders += [holder] * len(own)
+        order = np.argsort(np.array(grams, dtype=np.int64), kind="stable")
+        yield from _sharing(
+            np.array(grams, dtype=np.int64)[order],
+            np.array(holders, dtype=np.int64)[order],
+            most=PAIRED,
+            share=ALIKE,
+        )
 
     def _by_places(self) -> Iterator[tuple[int, int]]:
         for number, text in enumerate(self.texts):
@@ -224,3 +227,34 @@ class WindowIndex:
                 first = self.texts[other].windows[0]
                 if lasts[other] != lasts[number] and first != text.windows[0]:
                     yield min(number, other), max(number, other)
+
+
+def _sharing(
+    keys: Numbers, holders: Numbers, *, most: int, share: float
+) -> Iterator[tuple[int, int]]:
+    """Pairs of holders that share enough of their keys, of those that at most ``most`` hold.
+
+    Args:
+        keys: Sorted; ``holders`` beside them, ascending within a key.
+        share: Of the such keys of the one with fewer; at least two.
+    """
+    if not len(keys):
+        return
+    ends = np.searchsorted(keys, keys, side="right")
+    few = ends - np.searchsorted(keys, keys, side="left") <= most
+    keys, holders = keys[few], holders[few]
+    # each holder of a key meets those after it: entries at + 1 … at + ahead
+    ahead = np.searchsorted(keys, keys, side="right") - np.arange(len(keys)) - 1
+    sizes = np.bincount(holders)
+    by_holder = np.argsort(holders, kind="stable")
+    begin = 0
+    for number, end in enumerate(np.cumsum(sizes)):
+        own = by_holder[begin:end]
+        begin = end
+        own = own[ahead[own] > 0]
+        steps = ahead[own]
+        within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+        met, shared = np.unique(holders[np.repeat(own, steps) + within + 1], return_counts=True)
+        enough = shared >= np.maximum(2, share * np.minimum(sizes[met], sizes[number]))
+        for other in met[enough].tolist():
+            yield number, other

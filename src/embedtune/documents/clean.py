@@ -25,6 +25,10 @@ RADICALS = str.maketrans(
 _HAS_RADICAL = re.compile("[\u2e80-\u2fdf]")
 _BROKEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff]")
 _MARK = "\ufeff"
+LONGEST_PAGE_NUMBER = 40  # characters
+_PAGE_NUMBER = re.compile(
+    r"\W*(?:page|p\.|第)?\s*\d+\s*页?(?:\W*(?:of|共)?\s*\d+\s*页?)?\W*", re.IGNORECASE
+)
 
 
 class Cleaned(NamedTuple):
@@ -54,5 +58,18 @@ def useful_characters(text: str) -> int:
 
 
 def has_content(text: str) -> bool:
-    """Whether there is any letter: texts without one all get the same vector."""
-    return any(character.isalpha() for character in text)
+    """Whether there is any letter that is not of a page number (Page 3 of 9, 第 3 页).
+
+    Texts without a letter all get the same vector, and page numbers very nearly so.
+    """
+    place = 0
+    while place < len(text):
+        letter = next((at for at in range(place, len(text)) if text[at].isalpha()), len(text))
+        if letter == len(text):
+            return False
+        begin = text.rfind("\n", 0, letter) + 1
+        place = text.find("\n", letter) % (len(text) + 1)  # the end of the text for -1
+        short = place - begin <= LONGEST_PAGE_NUMBER
+        if not (short and _PAGE_NUMBER.fullmatch(text, begin, place)):
+            return True
+    return False

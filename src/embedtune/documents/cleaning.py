@@ -7,6 +7,7 @@ a language model.
 
 import json
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from embedtune.documents.clean import has_content
+from embedtune.documents.clean import has_content, useful_characters
 from embedtune.documents.outline import Block, blocks_of
 from embedtune.files import visible
 from embedtune.llm import ChatAnswer, ChatRequest
@@ -33,15 +34,21 @@ from embedtune.similar import normalise
 
 STAGE = "clean"
 ROWS = ("csv", "jsonl")  # rows share their column names; that is no boilerplate
+SHORTEST = 16  # letters and digits of a line that is learned: "Yes." is an answer
 FEWEST_DOCUMENTS = 5  # of which a line must stand in 4: two copies of one text teach nothing
 FEWEST_HOLDERS = 4
 SHARE_AT_EDGES = 0.10  # of the documents, for lines that stand at the beginning or the end …
 SHARE_ANYWHERE = 0.50  # … and for others
-EDGE = 8  # lines from the beginning or the end of a document
+EDGE = 8  # lines from the beginning or the end of a document, at most a quarter of it each
 MOSTLY = 0.8
+FEWEST_PAGES = 5  # of a document, over half of which a line runs
 SHOWN = 3  # rules told in the notes
 SECTIONS_ASKED = 60  # sections of a document that a language model is shown
 EXCERPT = 300  # characters of each
+
+_FIELD = re.compile(r"[^:.。!?]{1,40}:(?!//)\s*\S")  # of a normalised line
+_LISTED = re.compile(r"\s*(?:(?:[-*+•·▪◦]|\d{1,3}[.)])\s|[(（]?\d{1,3}[）、])")
+_ENDS = re.compile(r"[.!?。！？；;:：…][\"'”’」』)）\]】]*\s*$")
 
 
 class CleaningSettings(Settings):
@@ -69,6 +76,13 @@ class CleaningSettings(Settings):
         description="In words, which sections matter (only the qualifications, say); the language "
         "model chooses them, one request a document.",
     )
+
+    @field_validator("ask")
+    @classmethod
+    def _says_something(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("say in words which sections matter, or leave it out")
+        return value
 
     @field_validator("keep_headings", "drop_headings", "keep_patterns", "drop_patterns")
     @classmethod
@@ -117,7 +131,11 @@ def clean_documents(
     A line is repeated boilerplate when it stands, letter for letter apart from case and blanks,
     in at least 4 documents and 10 % of all, mostly among the first or last 8 lines; or anywhere
     in half of all. The first document that holds it keeps it, so that no text is lost to the
-    corpus. Headings, tables and code are never learned, nor lines of CSV and JSONL rows.
+    corpus. So is a line on half of the pages of one document; its first place stays.
+
+    What says something of the one document is left to it: headings, tables, code and rows of
+    table files, fields ("Applies to: all"), very short lines, lines of a sentence that goes on
+    beside them, and those that are all there is under a heading.
 
     Pages and headings keep their places. A document of which nothing is left is rejected
     (``nothing-kept``); one that becomes equal to an earlier one is a duplicate.
@@ -197,23 +215,23 @@ def without(document: Document, spans: Iterable[tuple[int, int]]) -> Document:
         place = end
     kept.append(document.text[place:])
     text = "".join(kept)
-    gone = list(accumulate(end - start for start, end in merged))
+    starts = [start for start, _ in merged]
+    gone = [0, *accumulate(end - start for start, end in merged)]
 
     def moved(offset: int) -> int:
-        before = [number for number, (start, _) in enumerate(merged) if start < offset]
-        if not before:
-            return offset
-        start, end = merged[before[-1]]
-        earlier = gone[before[-1]] - (end - start)
-        return offset - earlier - (min(end, offset) - start)
+        before = bisect_left(starts, offset)  # so many begin before it
+        over = max(0, merged[before - 1][1] - offset) if before else 0
+        return offset - gone[before] + over
+
+    def stays(offset: int) -> bool:
+        at = bisect_left(starts, offset + 1)
+        return not at or merged[at - 1][1] <= offset
 
     meta = dict(document.meta)
     if meta.get("headings"):
         pairs = [item.split(":") for item in meta["headings"].split()]
         meta["headings"] = " ".join(
-            f"{moved(int(offset))}:{rank}"
-            for offset, rank in pairs
-            if not any(start <= int(offset) < end for start, end in merged)
+            f"{moved(int(offset))}:{rank}" for offset, rank in pairs if stays(int(offset))
         )
     return replace(
         document,
@@ -241,9 +259,14 @@ def _merged(spans: Iterable[tuple[int, int]], length: int) -> list[tuple[int, in
 
 @dataclass(frozen=True, slots=True)
 class _Line:
+    """A line of a paragraph. ``opens`` and ``closes``: no sentence goes on before, or after it."""
+
     key: str  # normalised
     start: int
     end: int  # the line end included
+    block: int
+    opens: bool
+    closes: bool
     at_edge: bool
 
 
@@ -251,9 +274,7 @@ def _repeated(
     documents: Sequence[Document], blocks: Mapping[str, Sequence[Block]]
 ) -> tuple[tuple[RepeatedLine, ...], dict[str, list[tuple[int, int]]]]:
     """The lines learned, most frequent first, and what to remove of each document."""
-    texts = [document for document in documents if document.kind not in ROWS]
-    if len(texts) < FEWEST_DOCUMENTS:
-        return (), {}
+    texts = [document for document in documents if not _is_row(document)]
     lines = {document.id: _lines(document, blocks[document.id]) for document in texts}
     holders: Counter[str] = Counter()
     places: Counter[str] = Counter()
@@ -265,51 +286,117 @@ def _repeated(
     learned = {
         key
         for key, count in holders.items()
-        if count >= FEWEST_HOLDERS
+        if len(texts) >= FEWEST_DOCUMENTS
+        and count >= FEWEST_HOLDERS
         and (
             count >= SHARE_ANYWHERE * len(texts)
             or (count >= SHARE_AT_EDGES * len(texts) and edges[key] >= MOSTLY * places[key])
         )
+        and useful_characters(key) >= SHORTEST
+        and not _FIELD.match(key)
     }
     spans: dict[str, list[tuple[int, int]]] = {}
     shown: dict[str, str] = {}
     removed: Counter[str] = Counter()
     for document in texts:
-        first = set()
-        for line in lines[document.id]:
-            if line.key not in learned:
-                continue
-            if line.key not in shown or line.key in first:
+        own = lines[document.id]
+        running = _running(document, own)
+        # all copies of the first document stay: nothing tells which one counts
+        elsewhere = learned & shown.keys() & {line.key for line in own}
+        unwanted, seen = [], set()
+        for line in own:
+            if line.key in elsewhere or (line.key in running and line.key in seen):
+                unwanted.append(line)
+            elif line.key in learned or line.key in running:
                 shown.setdefault(line.key, document.text[line.start : line.end].strip())
-                first.add(line.key)  # all of its copies here stay: nothing tells which one counts
-            else:
-                spans.setdefault(document.id, []).append((line.start, line.end))
-                removed[line.key] += 1
-    rules = [RepeatedLine(shown[key], holders[key], removed[key]) for key in learned]
+            seen.add(line.key)
+        for line in _removable(unwanted, own, blocks[document.id]):
+            spans.setdefault(document.id, []).append((line.start, line.end))
+            removed[line.key] += 1
+    rules = [RepeatedLine(shown[key], holders[key], count) for key, count in removed.items()]
     return tuple(sorted(rules, key=lambda rule: (-rule.documents, rule.line))), spans
+
+
+def _is_row(document: Document) -> bool:
+    return document.kind in ROWS or "sheet" in document.meta  # a row of a workbook
+
+
+def _running(document: Document, lines: Sequence[_Line]) -> set[str]:
+    """Lines that stand on half of the document's pages."""
+    if len(document.pages) < FEWEST_PAGES:
+        return set()
+    begins = [offset for offset, _ in document.pages]
+    pages = {(line.key, bisect_left(begins, line.start + 1)) for line in lines}
+    counts = Counter(key for key, _ in pages)
+    return {
+        key
+        for key, count in counts.items()
+        if 2 * count >= len(begins) and useful_characters(key) >= SHORTEST and not _FIELD.match(key)
+    }
+
+
+def _removable(
+    unwanted: Sequence[_Line], lines: Sequence[_Line], blocks: Sequence[Block]
+) -> list[_Line]:
+    """Those without which no sentence is broken off and no heading stands alone."""
+    marked = {line.start for line in unwanted}
+    kept: list[_Line] = []
+    run: list[_Line] = []
+    for line in lines:
+        if run and (line.block != run[-1].block or line.start not in marked):
+            kept += run if run[0].opens and run[-1].closes else []
+            run = []
+        if line.start in marked:
+            run.append(line)
+    kept += run if run and run[0].opens and run[-1].closes else []
+    left = Counter(line.block for line in lines)
+    left.subtract(line.block for line in kept)
+    bare = set()
+    section: list[int] = []
+    headed = False
+    for number, block in enumerate((*blocks, Block(0, 0, "heading"))):
+        if block.kind == "heading":
+            if headed and section and not any(left[text] for text in section):
+                bare |= set(section)
+            section, headed = [], True
+        else:
+            section.append(number)
+            left[number] += block.kind != "text"  # a table is something to stand under a heading
+    return [line for line in kept if line.block not in bare]
 
 
 def _lines(document: Document, blocks: Sequence[Block]) -> list[_Line]:
     """The lines of a document's paragraphs that hold a letter."""
-    found: list[tuple[str, int, int]] = []
-    numbers: list[int] = []  # among all lines with a letter, headings and tables too
+    found: list[_Line] = []
+    places: list[int] = []  # among all lines with a letter, headings and tables too
     number = 0
-    for block in blocks:
-        place = block.start
-        for text in document.text[block.start : block.end].splitlines(keepends=True):
-            if has_content(text):
+    for index, block in enumerate(blocks):
+        texts = document.text[block.start : block.end].split("\n")
+        lettered = [has_content(text) for text in texts]
+        start = block.start
+        for place, text in enumerate(texts):
+            end = start + len(text) + 1
+            if lettered[place]:
                 if block.kind == "text":
-                    end = place + len(text)
-                    if document.text[end : end + 1] == "\n" and not text.endswith("\n"):
-                        end += 1
-                    found.append((normalise(text), place, end))
-                    numbers.append(number)
+                    opens = _apart(texts, lettered, place)
+                    closes = _apart(texts, lettered, place + 1)
+                    found.append(_Line(normalise(text), start, min(end, len(document.text)),
+                                       index, opens, closes, False))  # fmt: skip
+                    places.append(number)
                 number += 1
-            place += len(text)
+            start = end
+    edge = min(EDGE, max(2, number // 4))
     return [
-        _Line(key, start, end, here < EDGE or here >= number - EDGE)
-        for (key, start, end), here in zip(found, numbers, strict=True)
+        replace(line, at_edge=True) if place < edge or place >= number - edge else line
+        for line, place in zip(found, places, strict=True)
     ]
+
+
+def _apart(texts: Sequence[str], lettered: Sequence[bool], place: int) -> bool:
+    """Whether no sentence runs from the line before ``place`` into the one there."""
+    if place in (0, len(texts)) or not (lettered[place - 1] and lettered[place]):
+        return True
+    return bool(_ENDS.search(texts[place - 1]) or _LISTED.match(texts[place]))
 
 
 # ---- rules of the user
@@ -406,7 +493,7 @@ def _choose(
     out: dict[str, list[tuple[int, int]]] = {}
     faults = []
     for (document, part), reply in zip(asked, replies, strict=True):
-        chosen = None if reply.code or reply.answer is None else _choice(reply.answer.text)
+        chosen = None if reply.code or reply.answer is None else _choice(reply.answer.text, len(part))
         if chosen is None:
             faults.append(
                 Reject(STAGE, "not-chosen", f"kept whole: no usable choice ({reply.code}: "
@@ -441,17 +528,21 @@ def _choice_request(
     )
 
 
-def _choice(text: str) -> set[int] | None:
+def _choice(text: str, sections: int) -> set[int] | None:
+    """The numbers in an answer; None where it is no answer, or names a section that is not."""
     match = re.search(r"\{.*\}", text, re.DOTALL)
     try:
         value = json.loads(match[0]) if match else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     keep = value.get("keep") if isinstance(value, dict) else None
     if not isinstance(keep, list) or not all(type(number) is int for number in keep):
         return None
-    return set(keep)
+    return set(keep) if all(1 <= number <= sections for number in keep) else None
 
 
 def _choice_check(request: ChatRequest, answer: ChatAnswer) -> str:
-    return "" if _choice(answer.text) is not None else 'schema: expected {"keep": [numbers]}'
+    sections = len(request.facts["headings"])
+    if _choice(answer.text, sections) is not None:
+        return ""
+    return f'schema: expected {{"keep": [numbers from 1 to {sections}]}}'

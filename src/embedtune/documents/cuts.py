@@ -84,7 +84,8 @@ class Costs:
     ) -> Iterator[tuple[int, int]]:
         """The stretch in pieces of at most ``limit`` tokens, never inside a grapheme cluster.
 
-        Pieces end where the last third of one fits ``first``, else at commas or white space there.
+        Pieces end where the last two thirds of one fit ``first``, else at commas or white space in
+        the last third.
         """
         if self.between(start, end) <= limit:
             yield start, end
@@ -100,9 +101,10 @@ class Costs:
                 else self.ends[index - 1]
             )
             if stop < end:
-                third = start + (stop - start) * 2 // 3
-                for pattern in filter(None, (first, _GOOD_CUT)):
-                    if good := [match.end() for match in pattern.finditer(self.text, third, stop)]:
+                third = (stop - start) // 3
+                for pattern, least in ((first, third), (_GOOD_CUT, 2 * third)):
+                    found = pattern.finditer(self.text, start + least, stop) if pattern else ()
+                    if good := [match.end() for match in found]:
                         stop = good[-1]
                         break
                 at = bisect_right(borders, stop) - 1

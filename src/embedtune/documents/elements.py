@@ -298,35 +298,41 @@ def _number(row: Row, key: str, default: int) -> int:
     return value if isinstance(value, int) and value >= 0 else default
 
 
-def _cells(data: Row) -> list[Row]:
-    cells = data.get("table_cells")
-    return [cell for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
+def _objects(row: Row, key: str) -> list[Row]:
+    items = row.get(key)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def _place(cell: Row) -> tuple[int, int, int, int]:
+    """First row, row after the last, first column, column after the last."""
+    top = _number(cell, "start_row_offset_idx", 0)
+    left = _number(cell, "start_col_offset_idx", 0)
+    bottom = _number(cell, "end_row_offset_idx", top + 1)
+    right = _number(cell, "end_col_offset_idx", left + 1)
+    return top, max(top + 1, bottom), left, max(left + 1, right)
 
 
 def _grid(data: Row) -> list[list[str]]:
     """The text of every place; cells over a whole row stay single."""
-    cells = _cells(data)
-    width = max((_number(c, "end_col_offset_idx", 1) for c in cells), default=0)
-    height = max((_number(c, "end_row_offset_idx", 1) for c in cells), default=0)
+    cells = [(_string(cell, "text"), *_place(cell)) for cell in _objects(data, "table_cells")]
+    height = max((bottom for _, _, bottom, _, _ in cells), default=0)
+    width = max((right for *_, right in cells), default=0)
     if width * height > MOST_CELLS:
         raise Broken("docling", f"a table of {height:,} × {width:,} cells")
     grid = [[""] * width for _ in range(height)]
-    for cell in cells:
-        top = _number(cell, "start_row_offset_idx", 0)
-        left = _number(cell, "start_col_offset_idx", 0)
-        right = _number(cell, "end_col_offset_idx", left + 1)
-        for row in range(top, _number(cell, "end_row_offset_idx", top + 1)):
+    for text, top, bottom, left, right in cells:
+        for row in range(top, bottom):
             if right - left == width > 1:
-                grid[row] = [_string(cell, "text")]
+                grid[row] = [text]
             for column in range(left, min(right, len(grid[row]))):
-                grid[row][column] = grid[row][column] or _string(cell, "text")
+                grid[row][column] = grid[row][column] or text
     return grid
 
 
 def _heads(data: Row) -> int:
     marked = {
-        _number(cell, "start_row_offset_idx", 0)
-        for cell in _cells(data)
+        _place(cell)[0]
+        for cell in _objects(data, "table_cells")
         if cell.get("column_header") is True
     }
     count = 0
@@ -337,15 +343,11 @@ def _heads(data: Row) -> int:
 
 def _pairs(graph: Row) -> list[str]:
     """The keys and values of a form."""
-    cells = {
-        cell.get("cell_id"): _string(cell, "text")
-        for cell in graph.get("cells") or ()
-        if isinstance(cell, dict)
-    }
+    cells = {str(cell.get("cell_id")): _string(cell, "text") for cell in _objects(graph, "cells")}
     lines, told = [], set()
-    for link in graph.get("links") or ():
-        if _string(_object(link), "label") == "to_value":
-            key, value = link.get("source_cell_id"), link.get("target_cell_id")
+    for link in _objects(graph, "links"):
+        if _string(link, "label") == "to_value":
+            key, value = str(link.get("source_cell_id")), str(link.get("target_cell_id"))
             lines.append(f"{cells.get(key, '')}: {cells.get(value, '')}")
             told |= {key, value}
     return lines + [text for number, text in cells.items() if number not in told and text]

@@ -29,7 +29,7 @@ def read_epub(data: bytes, *, tables: bool) -> Part:
     book = _Book(package)
     part = Part(kind="epub", title=book.title)
     texts: list[str] = []
-    hidden = 0
+    hidden = replaced = 0
     for path in book.chapters:
         chapter = Part(kind="html")
         try:
@@ -41,6 +41,7 @@ def read_epub(data: bytes, *, tables: bool) -> Part:
             part.reject("chapter", f"chapter {path}: {error}")
             continue
         hidden += int(chapter.meta.get("hidden_elements", "0"))
+        replaced += int(chapter.meta.get("replaced_characters", "0"))
         text = chapter.text.strip()
         if text and path in book.names and not re.search(r"^#{1,6} ", text, re.MULTILINE):
             text = f"# {book.names[path]}\n\n{text}"
@@ -48,6 +49,9 @@ def read_epub(data: bytes, *, tables: bool) -> Part:
     if hidden:
         part.meta["hidden_elements"] = str(hidden)
         part.note(f"{hidden} hidden elements dropped")
+    if replaced:
+        part.meta["replaced_characters"] = str(replaced)
+        part.note(f"{replaced} control or broken characters replaced by U+FFFD")
     part.text = "\n\n".join(filter(None, texts)) + "\n"
     return part
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from embedtune.decode import Undecodable, decode
+from embedtune.documents.clean import clean
 from embedtune.documents.grid import Cell, markdown_table, spread
 from embedtune.documents.mainpart import HEADINGS, drop_boilerplate, none_of
 from embedtune.documents.reading import Broken, Part
@@ -33,6 +34,10 @@ BLOCKS = frozenset(
      "hr", "td", "th")
 )  # fmt: skip
 DEEPEST = 2048  # what the parser follows
+# written as a reference (&#31;), a control character gets through the parser and breaks its tree
+CONTROL = re.compile(
+    r"&#(?:0*(?:[0-8]|1[124-9]|2\d|3[01])(?!\d)|[xX]0*(?:[0-8bcefBCEF]|1[\da-fA-F])(?![\da-fA-F]));?"
+)
 _CJK = "[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]"
 _CJK_LINE = re.compile(rf"(?<={_CJK})[ \t]*\n\s*(?={_CJK})")
 _VOID = "area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr"
@@ -87,6 +92,11 @@ def html_to_markdown(
     """
     if re.search(r"<!ENTITY", html[:200_000], re.IGNORECASE):
         raise Broken("entities", "the document type defines entities; they are not resolved")
+    html, written = CONTROL.subn("\ufffd", html)
+    html, _, replaced = clean(html)
+    if written + replaced:
+        part.meta["replaced_characters"] = str(written + replaced)
+        part.note(f"{written + replaced} control or broken characters replaced by U+FFFD")
     # images in the page itself are megabytes without a word
     html = re.sub(r"""(?<=["'(])\s*data:[\w/+.;=-]*;base64,[A-Za-z0-9+/=\s%]*""", "", html)
     if re.match(r"\s*<\?xml|[^>]*>?\s*<html[^>]+xmlns", html[:5000], re.IGNORECASE):

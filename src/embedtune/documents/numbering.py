@@ -84,8 +84,8 @@ class Numbering:
             known = definitions.setdefault(number, _List())
             self._uses[item.get(_w(item, "numId"), "")] = _Use(known, changed, starts)
 
-    def label(self, paragraph: "_Element") -> tuple[str, int, str] | None:
-        """(list, level, label) of the next paragraph, the label ``BULLET`` for a bullet.
+    def label(self, paragraph: "_Element") -> tuple[int, str] | None:
+        """(level, label) of the next paragraph, the label ``BULLET`` for a bullet.
 
         None where it has no number. The label ends with the space that follows it, if any.
         """
@@ -97,7 +97,7 @@ class Numbering:
         levels = {**use.definition.levels, **use.changed}
         level = levels.get(depth, _Level(format="bullet"))
         if level.format == "bullet":
-            return number, depth, BULLET
+            return depth, BULLET
         counters = use.definition.counters
         if depth in use.starts and (number, depth) not in self._started:
             self._started.add((number, depth))
@@ -114,7 +114,7 @@ class Numbering:
             return _FORMATS.get(form, str)(counters.get(other, kind.start))
 
         text = re.sub(r"%([1-9])", shown, level.text)
-        return number, depth, (text + level.suffix) or " "
+        return depth, (text + level.suffix) or " "
 
     def _place(self, paragraph: "_Element") -> tuple[str, int] | None:
         """Number of the list and level, from the paragraph or from its style."""

@@ -15,7 +15,7 @@ from xml.parsers.expat import ExpatError
 from embedtune.documents import drawing
 from embedtune.documents.drawing import name
 from embedtune.documents.html import html_to_markdown
-from embedtune.documents.numbering import BULLET, Numbering
+from embedtune.documents.numbering import BULLET, LEVELS, Numbering
 from embedtune.documents.package import Package, open_package
 from embedtune.documents.reading import Broken, Part
 
@@ -31,6 +31,7 @@ _DELETED = ("del", "moveFrom", "proofErr", "bookmarkStart", "bookmarkEnd", "last
 _WRAPPERS = ("ins", "moveTo", "fldSimple", "dir", "bdo", "hyperlink", "smartTag", "customXml",
              "ruby", "rubyBase")  # fmt: skip
 _BEFORE = {"sup": "^", "sub": "_"}  # parts of a formula -> what stands before them
+BULLETS = "1"  # the only list left for mammoth; numbers are text by then
 _MARK = "\ue000{}\ue001"  # stands in the text for Markdown of its own
 
 
@@ -99,11 +100,12 @@ class _Story:
 
         folder, _, file = self.main.rpartition("/")
         kept = ["[Content_Types].xml", "_rels/.rels", f"{folder}/_rels/{file}.rels".lstrip("/")]
-        kept += [self.parts[kind] for kind in ("styles", "numbering") if kind in self.parts]
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr(self.main, etree.tostring(self.root, encoding="utf-8"))
-            for entry in dict.fromkeys(kept):
+            numbering = self.parts.get("numbering", "word/numbering.xml")
+            archive.writestr(numbering, etree.tostring(_bullets(self.root), encoding="utf-8"))
+            for entry in kept:
                 if entry in self.package.names:
                     archive.writestr(entry, self.package.read(entry))
         return buffer.getvalue()
@@ -210,13 +212,13 @@ class _Story:
                 properties.insert(0, _valued(self.root, "pStyle", f"Heading{min(level, 6)}"))
             if label is None:
                 continue
-            number, depth, text = label
+            depth, text = label
             if text != BULLET:
                 properties.addnext(_run(self.root, text.lstrip()))
             elif not level:
                 item = _element(self.root, "numPr")
                 item.append(_valued(self.root, "ilvl", str(depth)))
-                item.append(_valued(self.root, "numId", number))
+                item.append(_valued(self.root, "numId", BULLETS))
                 properties.append(item)
 
     def _say_what_is_missing(self) -> None:
@@ -237,6 +239,23 @@ class _Story:
             self.part.note("comments in the margin are left out")
         if self.root.find(".//{*}altChunk") is not None:
             self.part.reject("embedded", "an embedded file is not read; save the document again")
+
+
+def _bullets(root: "_Element") -> "_Element":
+    """A numbering part with one list, of bullets on every level."""
+    numbering = _element(root, "numbering")
+    definition = _element(root, "abstractNum")
+    definition.set(_w(root, "abstractNumId"), BULLETS)
+    for depth in range(LEVELS):
+        level = _element(root, "lvl")
+        level.set(_w(root, "ilvl"), str(depth))
+        level.append(_valued(root, "numFmt", "bullet"))
+        definition.append(level)
+    use = _element(root, "num")
+    use.set(_w(root, "numId"), BULLETS)
+    use.append(_valued(root, "abstractNumId", BULLETS))
+    numbering.extend([definition, use])
+    return numbering
 
 
 def _styles(root: "_Element | None") -> tuple[dict[str, int], set[str]]:

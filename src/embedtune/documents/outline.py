@@ -27,6 +27,7 @@ _CHINESE = (
 )
 ARTICLE = re.compile(rf"第{_NUMERAL}条(?:之[一二三四五六七八九十]{{1,2}})?(?=[\s\u3000:：【（(])")
 ARTICLE_RANK = 40
+LONGEST_NAMED = 120  # characters of a heading that has no mark but its words
 _ENGLISH = (
     (re.compile(r"PART\s+(?:[IVXL]+|\d+)\b", re.IGNORECASE), 20),
     (re.compile(r"(?:ITEM|CHAPTER|ARTICLE)\s+(?:\d+[A-Z]?|[IVXL]+)\b", re.IGNORECASE), 21),
@@ -37,10 +38,10 @@ _NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){1,4})\.?\s+(?=[A-Z\u4e00-\u9fff])
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9 ,.&'’()/:\-–—]{3,79}")
 CAPITALS_RANK = 25
 _NUMBERED_RANK = 25  # 2.1 is 26, 2.1.1 is 27
-_ATX = re.compile(r"(#{1,6})[ \t]+(\S.*?)[ \t]*#*[ \t]*$")
+_ATX = re.compile(r"(#{1,6})[ \t]+(\S.*)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 FENCE = re.compile(r" {0,3}(```+|~~~+)(.*)$")
-TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
+TABLE_RULE = re.compile(r"\s*(?:\|\s*)?:?-+:?\s*(?:\|\s*:?-+:?\s*)*(?:\|\s*)?$")
 _ENDS_SENTENCE = tuple("。；，、,;!！?？")
 
 
@@ -132,13 +133,20 @@ def _heading(
     if not text:
         return 0, ""
     if markdown and (atx := _ATX.match(line.text)):
-        return len(atx[1]), atx[2]
+        return len(atx[1]), _unclosed(atx[2])
     if markdown and _is_setext(lines, here):
         return (1 if "=" in lines[here + 1].text else 2), text
     rank = named_rank(text, alone=_alone(lines, here)) or seen.get(line.start, 0)
     if 20 <= rank <= 22 and _contents_line(_next_text(lines, here)):
         return 0, ""  # "PART I" in a table of contents
     return rank, text
+
+
+def _unclosed(heading: str) -> str:
+    """A heading without the hashes that may close it (``## Scope ##``, but ``# C#``)."""
+    heading = heading.rstrip()
+    bare = heading.rstrip("#")
+    return bare.rstrip() if bare != heading and bare.endswith((" ", "\t")) else heading
 
 
 def named_rank(text: str, *, alone: bool) -> int:
@@ -148,7 +156,7 @@ def named_rank(text: str, *, alone: bool) -> int:
         text: One line, stripped.
         alone: Whether blank lines, or other headings, stand around it.
     """
-    if len(text) > 120 or text.endswith(_ENDS_SENTENCE) or _contents_line(text):
+    if len(text) > LONGEST_NAMED or text.endswith(_ENDS_SENTENCE) or _contents_line(text):
         return 0
     if len(text) <= 60:
         for pattern, rank in _CHINESE:
@@ -175,6 +183,7 @@ def _title_follows(rest: str) -> bool:
 
 def _contents_line(text: str) -> bool:
     """A line of a table of contents: leaders, or a page number after a title."""
+    text = text[-LONGEST_NAMED:]
     return bool(
         re.search(r"(?:\.{3,}|…{2,}|·{3,})\s*\d*$|[^\W\d]\W*\s\d{1,4}$", text)
     ) and not re.fullmatch(r"\w+\s+\d+", text)

@@ -248,9 +248,7 @@ def _refuse_document_type(archive: zipfile.ZipFile, name: str, package: Package)
             parser.Parse(b"", True)
     except _RootReached:
         return
-    except expat.ExpatError as error:
-        raise package.damaged(name, error) from error
-    except _DAMAGE as error:
+    except (expat.ExpatError, LookupError, ValueError, *_DAMAGE) as error:  # encodings too
         raise package.damaged(name, error) from error
 
 

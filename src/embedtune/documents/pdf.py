@@ -8,7 +8,7 @@ import ctypes
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
@@ -57,9 +57,7 @@ class _Page:
         return bool(self.failed) or (self.scanned and (self.seen is None or bool(self.seen.failed)))
 
 
-def read_pdf(
-    data: bytes, password: str | None, ocr: Ocr = NO_OCR, *, tables: bool = True
-) -> Part:
+def read_pdf(data: bytes, password: str | None, ocr: Ocr = NO_OCR, *, tables: bool = True) -> Part:
     """The text of a PDF as one part, with the offsets of its pages. Scanned pages go to ``ocr``.
 
     Args:
@@ -328,8 +326,12 @@ def _recurring(pages: list[_Page], edges: list[tuple[int, int]]) -> set[tuple[in
                     counted.setdefault(key, []).append((page.number, index))
     few = min(3, max(2, len(pages)))
     least = max(few, round(len(pages) * 0.06))
-    found = {place for places in exact.values() if len(places) >= least for place in places}
-    return found | {place for places in counted.values() if len(places) >= few for place in places}
+
+    def on(places: list[tuple[int, int]]) -> int:
+        return len({number for number, _ in places})  # pages
+
+    found = {place for places in exact.values() if on(places) >= least for place in places}
+    return found | {place for places in counted.values() if on(places) >= few for place in places}
 
 
 # ---- order and tables
@@ -397,9 +399,7 @@ _CONTINUED = re.compile(r"\b(?:continued|cont[’']?d)\b|[（(]续|续[）)表]|
 def _compose(pages: list[_Page], part: Part) -> None:
     """Join the lines; fills text, page offsets, headings and title of ``part``."""
     words = _words(line for page in pages for line in page.lines)
-    texts = {
-        page.number: [item for item in page.items if isinstance(item, Line)] for page in pages
-    }
+    texts = {page.number: [item for item in page.items if isinstance(item, Line)] for page in pages}
     usual = _usual_size(line for lines in texts.values() for line in lines)
     sizes = {line.size for lines in texts.values() for line in lines if line.size >= usual * LARGE}
     titles = sorted(sizes, reverse=True)
@@ -413,18 +413,18 @@ def _compose(pages: list[_Page], part: Part) -> None:
     for page in pages:
         torn |= page.unread
         lines = texts[page.number]
-        layout = _Layout(lines, usual)
+        layouts = _layouts(lines, usual)
         number = 0  # of the line
         for place, item in enumerate(page.items):
             if isinstance(item, Table):
                 text, rank = _mended_cells(item.markdown(), words), 0
                 joint = "\n" if item.continues and isinstance(above, Table) else "\n\n"
             else:
-                text, rank = item.text, _rank(lines, number, layout, titles)
+                text, rank = item.text, _rank(lines, number, layouts[item.side], titles)
                 number += 1
                 joint = "\n\n"
                 if isinstance(above, Line):
-                    joint = _joint(above, item, layout, new_page=place == 0)
+                    joint = _joint_of(above, item, layouts, new_page=place == 0)
                     alike = item.size == above.size and item.bold == above.bold
                     same = rank_above and rank and alike
                     if (rank or rank_above) and not (same and joint in (" ", "", HYPHEN)):
@@ -461,6 +461,26 @@ def _usual_size(lines: Iterable[Line]) -> float:
     return sizes.most_common(1)[0][0] if sizes else 1.0
 
 
+def _layouts(lines: Sequence[Line], usual: float) -> "dict[int, _Layout]":
+    """Of each side of a page, and of lines across it."""
+    return {
+        side: _Layout([line for line in lines if line.side == side], usual)
+        for side in {line.side for line in lines}
+    }
+
+
+def _joint_of(above: Line, line: Line, layouts: "dict[int, _Layout]", *, new_page: bool) -> str:
+    """What stands between two lines, which may be in two columns."""
+    layout = layouts[line.side]
+    if above.side == line.side:
+        return _joint(above, line, layout, new_page=new_page)
+    if not above.side or not line.side or above.side not in layouts:
+        return "\n\n"
+    by = layout.left - layouts[above.side].left
+    moved = replace(above, left=above.left + by, right=above.right + by)
+    return _joint(moved, line, layout, new_page=True)
+
+
 class _Layout:
     """What is usual on a page: edges of the text, type size, line distance, width of a letter."""
 
@@ -481,10 +501,9 @@ class _Layout:
     def stretched(self, line: Line) -> bool:
         """A line of far-off cells: a row of a table, or of a table of contents."""
         if line.words:  # the gap after the number of a paragraph does not count
-            words = line.words[1:] if _BULLET.match(line.text) else line.words
+            words = line.words[1:] if _numbered(line) else line.words
             return any(
-                word.left - before.right > WIDE_GAP * word.size
-                for before, word in pairwise(words)
+                word.left - before.right > WIDE_GAP * word.size for before, word in pairwise(words)
             )
         letter = self.letter * line.size / self.size
         return line.right - line.left > 1.4 * letter * columns(line.text) + self.size
@@ -553,12 +572,16 @@ def _joint(above: Line, line: Line, layout: _Layout, *, new_page: bool) -> str:
     row = layout.stretched(above) or layout.stretched(line) or _FIGURES.search(above.text)
     if row or _BULLET.match(line.text):
         return "\n"
-    first = min(layout.left, above.left) if not new_page else layout.left
-    if first + em < line.left < first + 6 * em and line.left > layout.left + em:
-        return "\n\n"  # the first line of a paragraph is indented
     ended = above.text.endswith(("。", "！", "？", ".", "!", "?", "；", "：", ";", ":"))
-    if layout.right - above.right > _first_word(line) + em:
-        return "\n\n" if ended or new_page else "\n"  # the next word would have had room
+    full = layout.right - above.right <= _first_word(line) + em  # no room for the next word
+    hangs = abs(line.left - _text_left(above)) < 0.7 * em and (
+        _text_left(above) > above.left or (full and not ended)
+    )
+    first = min(layout.left, above.left) if not new_page else layout.left
+    if first + em < line.left < first + 6 * em and line.left > layout.left + em and not hangs:
+        return "\n\n"  # the first line of a paragraph is indented
+    if not full:
+        return "\n\n" if ended or new_page else "\n"
     if ended and above.bold != line.bold:
         return "\n"
     if unspaced(above.text[-1:]) or unspaced(line.text[:1]):
@@ -568,6 +591,21 @@ def _joint(above: Line, line: Line, layout: _Layout, *, new_page: bool) -> str:
 
 _FIGURES = re.compile(r"(?:[ (][$(]?[\d,.]*\d\)?\s?%?|\s—\s?%?){2,}$")  # a row of a table ends so
 _BULLET = re.compile(r"[•●▪◦‣∙·–—]\s|\(?[a-z0-9ivx]{1,4}[.)]\s|（[一二三四五六七八九十]+）|[①-⑳]")
+
+
+def _text_left(line: Line) -> float:
+    """Where the text of a line begins, after the number of a list."""
+    if len(line.words) > 1 and _numbered(line):
+        return line.words[1].left
+    return line.left
+
+
+def _numbered(line: Line) -> bool:
+    """A paragraph of a list: its number or bullet stands before it."""
+    if _BULLET.match(line.text) or len(line.words) < 2:
+        return bool(_BULLET.match(line.text))
+    number, text = line.words[:2]
+    return number.text.isdecimal() and text.left - number.right > WIDE_GAP * line.size
 
 
 def _first_word(line: Line) -> float:

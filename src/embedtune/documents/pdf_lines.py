@@ -37,6 +37,7 @@ class Line:
     bold: bool
     words: tuple[Word, ...] = ()  # from left to right; none of a line that OCR found
     turned: bool = False  # written in another direction than the page
+    side: int = 0  # of a page with two columns: -1 in the left, 1 in the right, 0 across
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +150,11 @@ class _TextPage:
                 continue
             size = self._pdfium.FPDFText_GetFontSize(self._handle, start) * drawn.scale
             first = self._box(start)
-            end, right = start + 1, first[2]
+            end = start + 1
             while end < drawn.end and _shown(codes[end]):
-                if codes[end] >= 0x2E80:  # no spaces between them, so that only a gap parts words
-                    left, _, after, _ = self._box(end)
-                    if left - right > size:
-                        break
-                    right = after
+                # Chinese has no spaces, so that only a gap parts words
+                if codes[end] >= 0x2E80 and self._box(end)[0] - self._box(end - 1)[2] > size:
+                    break
                 end += 1
             last = self._box(end - 1) if end - 1 > start else first
             text = "".join(map(chr, codes[start:end]))

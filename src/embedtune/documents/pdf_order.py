@@ -39,9 +39,12 @@ def arranged(lines: list[Line], rules: Rules | None) -> list[Item]:
             found, taken = aligned_tables(words, rules, across=across)
             tables += found
             lines = without(lines, taken)
-    items: list[Item] = list(_in_order(lines, gutter))
+    ordered = _in_order(lines, gutter)
+    items: list[Item] = list(ordered)
+    if gutter is not None:
+        _set_sides(ordered, gutter)
     for table in sorted(tables, key=lambda table: -table.top):
-        items.insert(_place(items, table), table)
+        items.insert(_place(items, table, gutter), table)
     return items + turned
 
 
@@ -157,9 +160,27 @@ def _parted(line: Line, gutter: float) -> list[Line]:
     return [line]
 
 
-def _side(line: Line, gutter: float) -> int:
+def _set_sides(lines: Sequence[Line], gutter: float) -> None:
+    """The short last line of a paragraph across the page belongs to it, not to a column."""
+    for line in lines:
+        line.side = _side(line, gutter)
+    for above, line, below in zip(lines, lines[1:], [*lines[2:], None], strict=False):
+        step = above.base - line.base
+        apart = below is None or line.base - below.base > step + 0.3 * line.size
+        if not above.side and line.side < 0 and 0 < step < 1.4 * line.size and apart:
+            line.side = 0
+
+
+def _side(item: Item, gutter: float) -> int:
     """-1 left, 1 right of the gutter, 0 across it."""
-    return (line.left >= gutter) - (line.right <= gutter)
+    left, right = _ends(item)
+    return (left >= gutter) - (right <= gutter)
+
+
+def _ends(item: Item) -> tuple[float, float]:
+    if isinstance(item, Table):
+        return item.columns[0][0], item.columns[-1][1]
+    return item.left, item.right
 
 
 def _downwards(lines: list[Line]) -> list[Line]:
@@ -170,16 +191,14 @@ def _downwards(lines: list[Line]) -> list[Line]:
     return ordered
 
 
-def _place(items: Sequence[Item], table: Table) -> int:
-    """Where the table stands among lines and tables: before the first that is below its top."""
-    left, right = table.columns[0][0], table.columns[-1][1]
+def _place(items: Sequence[Item], table: Table, gutter: float | None) -> int:
+    """Where the table stands among lines and tables: before the first that is below its top and
+    not in the other column."""
+    side = 0 if gutter is None else _side(table, gutter)
     last = -1
     for number, item in enumerate(items):
-        sides = (item.left, item.right) if isinstance(item, Line) else (
-            item.columns[0][0], item.columns[-1][1]
-        )  # fmt: skip
-        if sides[0] < right and left < sides[1]:
-            if (item.base if isinstance(item, Line) else item.top) < table.top:
+        if gutter is None or not side or _side(item, gutter) in (0, side):
+            if (item.top if isinstance(item, Table) else item.base) < table.top:
                 return number
             last = number
     return last + 1

@@ -115,9 +115,14 @@ def _matrix(item: Any) -> Matrix:
 def _times(inner: Matrix, outer: Matrix) -> Matrix:
     a, b, c, d, e, f = inner
     m, n, o, p, q, r = outer
-    return a * m + b * o, a * n + b * p, c * m + d * o, c * n + d * p, (
-        e * m + f * o + q
-    ), e * n + f * p + r
+    return (
+        a * m + b * o,
+        a * n + b * p,
+        c * m + d * o,
+        c * n + d * p,
+        (e * m + f * o + q),
+        e * n + f * p + r,
+    )
 
 
 def _boxes(path: Any, matrix: Matrix) -> Iterator[Box]:

@@ -50,6 +50,7 @@ _NUMBERING = re.compile(
     r"|(?:Item|Part|Section|Chapter|Article|Note|Table|Figure)\s+\w{1,4}[.:]?|[注表图]\s?\d+[:：.]?",
     re.IGNORECASE,
 )
+_LEADER = re.compile(r"(?:\.\s?){4,}|…{2,}|·{4,}")
 _ENDS_SENTENCE = tuple("。；！？.;!?")
 
 
@@ -102,10 +103,7 @@ def continued(first: Table, second: Table) -> Table | None:
         for place, cell in zip(places, row, strict=True):
             cells[place] = cell
         laid.append(cells)
-    return replace(
-        second, header=first.header, rows=laid, columns=first.columns, continues=True,
-        uncertain=second.uncertain or len(places) < len(first.columns),
-    )  # fmt: skip
+    return replace(second, header=first.header, rows=laid, columns=first.columns, continues=True)
 
 
 def _shared(one: tuple[float, float], other: tuple[float, float]) -> float:
@@ -178,7 +176,9 @@ class _Row:
 
     @property
     def several(self) -> bool:
-        """Whether there are cells: a number before a text makes none."""
+        """Whether there are cells: a number before a text makes none, nor dots up to a page."""
+        if any(_LEADER.search(piece.text) for piece in self.pieces):
+            return False
         return len(self.pieces) > 2 or (
             len(self.pieces) == 2 and not _NUMBERING.fullmatch(self.pieces[0].text)
         )
@@ -284,15 +284,14 @@ def aligned_tables(
     """Tables of rows of cells that stand below each other, and the ids of their words.
 
     Args:
-        across: Only tables that have a column here.
+        across: Only tables that reach over this place, not those that end beside it.
     """
     tables: list[Table] = []
     taken: set[int] = set()
-    for table, members in _aligned(_rows(words), rules):
-        if across is not None and not any(a < across < b for a, b in table.columns):
-            continue
-        tables.append(table)
-        taken |= set(map(id, members))
+    for block in _aligned(_rows(words), rules):
+        if across is None or block.reaches_over(across):
+            tables.append(block.table())
+            taken |= {id(word) for row in block.rows for word in row.words}
     return tables, taken
 
 
@@ -343,8 +342,7 @@ def _ruled(grid: Grid, cells: _Cells) -> Table | None:
     if _unruled(cells):
         return None
     texts = {
-        at: _figure_text(clean(joined(row.text for row in rows)).text)
-        for at, rows in cells.items()
+        at: _figure_text(clean(joined(row.text for row in rows)).text) for at, rows in cells.items()
     }
     if max(map(len, texts.values())) > LONGEST_CELL and len(grid.cells) < 9:
         return None
@@ -371,9 +369,7 @@ def _unruled(cells: _Cells) -> bool:
     """Whether the lines of cells beside each other are rows of their own."""
     for row in {row for row, _ in cells}:
         beside = [rows for (at, _), rows in cells.items() if at == row and len(rows) > 2]
-        short = [
-            rows for rows in beside if median(columns(r.text) for r in rows) < PROSE_LETTERS
-        ]
+        short = [rows for rows in beside if median(columns(r.text) for r in rows) < PROSE_LETTERS]
         if len(short) < 2 or len(short) < len(beside):
             continue
         first, second = ({round(r.base) for r in rows} for rows in short[:2])
@@ -413,7 +409,7 @@ def _heads(rows: list[list[str]]) -> int:
 # ---- rows of cells below each other
 
 
-def _aligned(rows: list[_Row], rules: Rules) -> Iterator[tuple[Table, list[Word]]]:
+def _aligned(rows: list[_Row], rules: Rules) -> Iterator["_Block"]:
     free = 0  # the first row that is in no table
     for first, last in _runs(rows):
         for begin, end in _cut(rows, first, last + 1):
@@ -421,7 +417,7 @@ def _aligned(rows: list[_Row], rules: Rules) -> Iterator[tuple[Table, list[Word]
             end = _down(rows, begin, end)
             block = _Block(rows[begin:end], rules)
             if block.is_table and not _contents(rows[max(0, begin - 6) : end]):
-                yield block.table(), [word for row in block.rows for word in row.words]
+                yield block
                 free = end
 
 
@@ -501,7 +497,8 @@ def _up(rows: list[_Row], begin: int, end: int, free: int) -> int:
         middle, end_of_last = (row.left + row.right) / 2, sides[-1][1]
         titles = abs(middle - (sides[0][0] + end_of_last) / 2)
         heads = abs(middle - (sides[1][0] + end_of_last) / 2)
-        if row.left > sides[0][1] and heads < titles:
+        close = row.base - below.base < 1.4 * row.em and _over(row, sides[1:]) == 1
+        if row.left > sides[0][1] and (heads < titles or close):
             begin = here - 1
         elif row.right > sides[1][0] or begin - here > 1:
             break
@@ -536,7 +533,7 @@ def _columns(rows: list[_Row]) -> list[tuple[float, float]]:
     a row in eight may cross.
     """
     most = max(len(row.pieces) for row in rows)
-    judged = [row for row in rows if row.several and len(row.pieces) >= most / 2]
+    judged = [row for row in rows if row.several and len(row.pieces) > most / 2]
     usual = Counter(len(row.pieces) for row in judged).most_common(1)[0][0]
     em = median(row.em for row in judged)
     found: list[tuple[float, float]] = []
@@ -584,7 +581,8 @@ def _contents(rows: list[_Row]) -> bool:
         return False
     pages = [row.pieces[-1].text for row in rows if row.several]
     numbers = [int(page) for page in pages if page.isdecimal()]
-    return len(numbers) >= 0.7 * len(pages) and numbers == sorted(numbers)
+    rising = sum(one <= other for one, other in pairwise(numbers))
+    return min(len(numbers), rising + 1) >= 0.7 * len(pages)
 
 
 _CONTENTS = re.compile(r"contents|\bpage\b|目\s*[录錄次]|页码", re.IGNORECASE)
@@ -656,6 +654,12 @@ class _Block:
             for piece, span in zip(self.rows[number].pieces, self.spans[number], strict=True)
         )
 
+    def reaches_over(self, x: float) -> bool:
+        """Whether a column stands there, or nearly all rows have cells on both sides."""
+        both = sum(row.left < x < row.right for row in self.rows if row.several)
+        several = sum(row.several for row in self.rows)
+        return any(left < x < right for left, right in self.sides) or both > 0.9 * several
+
     # ---- the table
 
     def table(self) -> Table:
@@ -705,12 +709,16 @@ class _Block:
     def _header(self, heads: int) -> list[str]:
         """What stands above each column; what stands above all but the first goes to the first."""
         texts: list[list[str]] = [[] for _ in self.sides]
+        alone: set[int] = set()  # columns that have a heading of their own
+        shared: set[int] = set()
         for cell in self._head_cells(heads):
-            first, end = self._head_span(cell, heads)
+            first, end = self._head_span(cell)
             if first <= 1 and end == len(self.sides) > 2:
                 first, end = 0, 1
             for column in range(first, end):
                 texts[column] += [piece.text for _, piece in cell]
+            (shared if end - first > 1 else alone).update(range(first, end))
+        self.uncertain |= bool(shared - alone) and not self._ruled()
         return [clean(joined(pieces)).text for pieces in texts]
 
     def _head_cells(self, heads: int) -> list[list[tuple[int, _Piece]]]:
@@ -733,7 +741,7 @@ class _Block:
                     cells.append([(number, piece)])
         return cells
 
-    def _head_span(self, cell: list[tuple[int, _Piece]], heads: int) -> _Span:
+    def _head_span(self, cell: list[tuple[int, _Piece]]) -> _Span:
         """The columns below a cell of the header: those above the line that is drawn under it.
 
         Without a line those that it stands over; all, where it is alone in the middle of them.
@@ -751,7 +759,6 @@ class _Block:
             left, right = self.sides[1][0], self.sides[-1][1]
             if end - first > 1 or abs(last.middle - (left + right) / 2) < 0.1 * (right - left):
                 return 1, len(self.sides)
-        self.uncertain |= end - first > 1 and number == heads - 1
         return first, end
 
     def _rule_under(self, number: int, piece: _Piece) -> tuple[float, float] | None:

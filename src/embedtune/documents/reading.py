@@ -107,9 +107,10 @@ class Part:
 
     def cleaned(self) -> "Part":
         """Control characters and the like replaced and counted (``meta``)."""
-        text, removed, replaced = clean(self.text)
-        self.text = text
-        self.title = " ".join(clean(self.title).text.split())
+        text, title = clean(self.text), clean(self.title)
+        self.text = text.text
+        self.title = " ".join(title.text.split())
+        removed, replaced = text.removed + title.removed, text.replaced + title.replaced
         if removed:
             self.meta["removed_marks"] = str(removed)
         if replaced:

@@ -28,10 +28,8 @@ IMAGES = {
     ".png": "image", ".jpg": "image", ".jpeg": "image", ".tif": "image", ".tiff": "image",
     ".bmp": "image", ".webp": "image",
 }  # fmt: skip
-EXTRAS = {  # top-level module -> the extra of this package that brings it
-    "markitdown": "docs", "pptx": "docs", "openpyxl": "docs", "rapidocr": "ocr",
-    "onnxruntime": "ocr",
-}  # fmt: skip
+# top-level module -> the extra of this package that brings it
+EXTRAS = {"rapidocr": "ocr", "onnxruntime": "ocr"}
 SWOLLEN = 20_000_000  # characters of text from a file that is 100 times smaller
 
 
@@ -89,7 +87,7 @@ def _parts(data: bytes, task: Task, ask: Ask | None) -> Iterable[Part | Reject]:
         case "pdf":
             from embedtune.documents.pdf import read_pdf
 
-            yield read_pdf(data, task.password, _ocr(task, ask))
+            yield read_pdf(data, task.password, _ocr(task, ask), tables=tables)
         case "image":
             from embedtune.documents.ocr import read_image
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from embedtune.records import Chunk, Counts, Qrels, Query, Reject
 from embedtune.report import charts
+from embedtune.report.audit import audit_section
 from embedtune.report.cases import EQUAL, breakdown, deltas_of, extreme_cases
 from embedtune.report.render import cut, percent, render, score, signed
 from embedtune.report.texts import ENGLISH, Texts, teller
@@ -103,6 +104,7 @@ class ReportFacts:
     seeds: Mapping[str, int] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # stage or input -> digest
     created: str = ""  # date and time as shown
+    audit: Mapping[str, Any] | None = None  # of the data set, as ``Audit.as_json`` gives it
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def build_report(facts: ReportFacts, texts: Texts = ENGLISH) -> Report:
         "rejects": _rejects(facts.rejects),
         "split": facts.split,
         "notes": list(facts.notes),
+        "audit": audit_section(facts.audit, t),
         "use": _use(facts),
         "reproduce": {
             "command": facts.command,

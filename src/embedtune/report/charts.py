@@ -256,6 +256,77 @@ def curve_chart(
     return _picture(label, draw)
 
 
+def lengths_chart(
+    bars: Sequence[tuple[int, int, int]], limit: int, axes: tuple[str, str], line: str, label: str
+) -> Picture:
+    """How long texts are, and where the model stops reading.
+
+    Args:
+        bars: (from, to, texts); the last one may be much wider and is drawn like the others.
+        limit: What is longer is drawn in another colour, beyond a line that says ``line``.
+    """
+
+    def draw(width: int) -> Any:
+        import altair as alt
+
+        step = bars[0][1] - bars[0][0]
+        rows = [
+            {"from": first, "to": first + step, "texts": texts, "zero": 0, "cut": first >= limit}
+            for first, _, texts in bars
+        ]
+        end = max(rows[-1]["to"], limit)
+        most = max(row["texts"] for row in rows)
+        x = alt.Scale(domain=[0, end * 1.02], nice=False)
+        axis = alt.Axis(grid=False, tickMinStep=1, format="d")
+        y = alt.Y("texts:Q", title=axes[1], scale=alt.Scale(domain=[0, max(1, most) * 1.12]),
+                  axis=alt.Axis(tickMinStep=1, format="d"))  # fmt: skip
+        base = alt.Chart(alt.Data(values=rows)).mark_rect().encode(
+            x=alt.X("from:Q", title=axes[0], scale=x, axis=axis), x2="to:Q", y=y, y2="zero:Q",
+            color=alt.condition("datum.cut", alt.value(RIVAL), alt.value(CANDIDATE)),
+        )  # fmt: skip
+        edge = alt.Chart(alt.Data(values=[{"from": limit, "texts": most * 1.06, "name": line}]))
+        right = limit < end * 0.6
+        return alt.layer(
+            base,
+            edge.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(
+                x=alt.X("from:Q", title=axes[0], scale=x, axis=axis)
+            ),
+            edge.mark_text(
+                align="left" if right else "right", dx=6 if right else -6, fontSize=12, color=INK
+            ).encode(x=alt.X("from:Q", title=axes[0], scale=x, axis=axis), y=y, text="name:N"),
+        ).properties(height=180)
+
+    return _picture(label, draw)
+
+
+def counts_chart(rows: Sequence[tuple[str, int]], label: str) -> Picture:
+    """How many there are of each kind, a bar a kind, in the order given."""
+
+    def draw(width: int) -> Any:
+        import altair as alt
+
+        names = _distinct([name for name, _ in rows])
+        data = alt.Data(
+            values=[
+                {"name": name, "count": count, "shown": f"{count:,}"}
+                for name, (_, count) in zip(names, rows, strict=True)
+            ]
+        )
+        most = max((count for _, count in rows), default=1)
+        base = alt.Chart(data).encode(
+            x=alt.X("count:Q", title=None, axis=None,
+                    scale=alt.Scale(domain=[0, max(1, most) * 1.25], nice=False)),
+            y=alt.Y("name:N", sort=names, title=None, scale=alt.Scale(paddingInner=0.25),
+                    axis=alt.Axis(grid=False, labelLimit=width * 0.4, ticks=False, domain=False)),
+        )  # fmt: skip
+        return alt.layer(
+            base.mark_bar(color=CANDIDATE),
+            base.mark_text(align="left", dx=6, fontSize=12, color=MUTED).encode(text="shown:N"),
+        ).properties(height=24 * len(rows))
+
+    return _picture(label, draw)
+
+
 def _by_role(roles: Sequence[str], names: Mapping[str, str]) -> Any:
     import altair as alt
 

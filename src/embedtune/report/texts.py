@@ -191,6 +191,51 @@ ENGLISH: Texts = {
     "rejects.none": "Nothing was left out.",
     "unusable": "unusable",
     "filtered": "filtered",
+    # audit
+    "audit": "Data audit",
+    "audit.note": "What the data set itself allows to learn and to measure, found before training. "
+    "Also printed by embedtune audit.",
+    "audit.summary": "{stops} findings that stop, {warns} that warn, {informs} for your "
+    "information.",
+    "audit.none": "Nothing was found.",
+    "audit.stops": "stops",
+    "audit.warns": "warns",
+    "audit.informs": "informs",
+    "audit.advice": "What to do:",
+    "audit.findings": "Findings",
+    "audit.leaks": "Leaks between splits",
+    "audit.leaks.note": "Texts of one split that stand in another, by what they share. Passages of "
+    "one form with other facts are none.",
+    "audit.leaks.none": "No text of one split stands in another.",
+    "audit.leaks.what": "Leak",
+    "audit.leaks.count": "Held-out texts",
+    "audit.leaks.share": "Share",
+    "audit.leaks.pairs": "Pairs",
+    "audit.leaks.example": "Example",
+    "audit.what.passage": "passages",
+    "audit.what.query": "questions",
+    "audit.what.text": "texts",
+    "audit.kind.exact": "word for word",
+    "audit.kind.edited": "edited",
+    "audit.kind.contained": "contained",
+    "audit.kind.overlapping": "overlapping",
+    "audit.kind.re-ordered": "in another order",
+    "audit.passage": "{language} passages",
+    "audit.query": "{language} questions",
+    "audit.text": "{language} texts",
+    "audit.lengths": "Lengths against the model’s limit",
+    "audit.lengths.of": "{what} ({texts})",
+    "audit.lengths.sentence": "{cut} are longer than the {limit} tokens that {model} reads; {lost} "
+    "of all tokens are never seen, {unknown} are unknown to its vocabulary. Median {median}, "
+    "longest {longest}.",
+    "audit.lengths.label": "{what} by number of tokens: {texts} texts, median {median}, longest "
+    "{longest}; {cut} are longer than the limit of {limit}.",
+    "audit.tokens": "tokens",
+    "audit.texts": "texts",
+    "audit.limit": "the model reads {limit}",
+    "audit.balance": "Balance",
+    "audit.balance.label": "{of}: {numbers}",
+    "audit.balance.first": "{of} (the first {shown} of {kinds})",
     # split
     "split": "Split",
     "split.by.documents": "Split by documents: no document, nor a near-duplicate of one, is in two "
