@@ -10,7 +10,7 @@ the numbers and names.
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -56,6 +56,7 @@ SMALL = frozenset(  # words whose change leaves a question what it was
         "please 的了吗呢吧啊嘛地得么我你您他她它们这那个请",
     )
 )
+NUMERIC = re.compile(r"[\d〇零一二三四五六七八九十百千万亿两]")
 ALL_PAIRS = 50  # up to this many identical texts every pair is listed, beyond a star
 
 
@@ -242,6 +243,11 @@ def _short(
     operations = Indel.opcodes(a.words, b.words)
     alike = sum(op.src_end - op.src_start for op in operations if op.tag == "equal") / count
     if alike < WORDS_ALIKE or _other_facts(left, right, differences, left.held, usual):
+        return None, alike
+    numbers, others = (
+        Counter(filter(NUMERIC.search, side.text.values())) for side in (left, right)
+    )
+    if numbers - others and others - numbers:
         return None, alike
     changed = sum(
         max(len(one), len(other))

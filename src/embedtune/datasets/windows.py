@@ -73,6 +73,10 @@ class Letters:
     def weight_of(self, start: int, end: int) -> int:
         return int(self.places[end] - self.places[start])
 
+    def values(self) -> list[str]:
+        """The facts as they stand in ``text``."""
+        return [self.text[start:end] for start, end in self.facts.tolist()]
+
     @cached_property
     def ends(self) -> Numbers:
         """Where the window that begins at each letter ends; a shorter text is one window."""

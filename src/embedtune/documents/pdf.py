@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from embedtune.documents.clean import clean
 from embedtune.documents.outline import ARTICLE, named_rank
-from embedtune.documents.pdf_lines import HYPHEN, Line, columns, read_lines, unspaced
+from embedtune.documents.pdf_lines import (
+    HYPHEN,
+    Line,
+    columns,
+    gaps,
+    read_lines,
+    spread_out,
+    unspaced,
+)
 from embedtune.documents.pdf_order import Item, arranged
 from embedtune.documents.pdf_rules import Rules, read_rules
 from embedtune.documents.pdf_tables import Table, continued
@@ -37,6 +45,7 @@ LARGER_RANK = 23  # beside numbered headings (outline.py)
 BOLD_RANK = 28
 FEW_CHARACTERS = 20  # of text on a page that was scanned: a stamp, a page number
 UNSURE = 0.8  # confidence of OCR below which a page is named
+MOST_DRAWN = 400_000  # objects on all pages whose lines are looked at; it takes 10 s
 NO_OCR = Ocr(advice="scans are not recognised")
 
 
@@ -44,6 +53,7 @@ NO_OCR = Ocr(advice="scans are not recognised")
 class _Page:
     number: int
     lines: list[Line] = field(default_factory=list)
+    drawn: int = 0  # objects on it
     blank: bool = False  # nothing at all is drawn on it
     failed: str = ""
     scanned: bool = False  # what there is to read is drawn, not text
@@ -112,12 +122,17 @@ def _pages(data: bytes, password: str | None, *, tables: bool) -> list[_Page]:
             "broken-pdf", f"pdfium cannot open it ({error}); is the file whole?"
         ) from error
     try:
-        return [_page(document, index, tables=tables) for index in range(len(document))]
+        pages: list[_Page] = []
+        drawn = 0
+        for index in range(len(document)):
+            pages.append(_page(document, index, tables=tables, rules=drawn < MOST_DRAWN))
+            drawn += pages[-1].drawn
+        return pages
     finally:
         document.close()
 
 
-def _page(document: "PdfDocument", index: int, *, tables: bool) -> _Page:
+def _page(document: "PdfDocument", index: int, *, tables: bool, rules: bool) -> _Page:
     import pypdfium2
     import pypdfium2.raw as pdfium
 
@@ -128,10 +143,11 @@ def _page(document: "PdfDocument", index: int, *, tables: bool) -> _Page:
     except pypdfium2.PdfiumError as error:
         result.failed = str(error)
         return result
-    result.blank = pdfium.FPDFPage_CountObjects(page.raw) == 0
+    result.drawn = pdfium.FPDFPage_CountObjects(page.raw)
+    result.blank = result.drawn == 0
     result.lines, turn = read_lines(textpage.raw)
     if tables and len(result.lines) > 1:
-        result.rules = read_rules(page.raw, turn)
+        result.rules = read_rules(page.raw, turn) if rules else Rules()
     characters = sum(map(str.isalnum, "".join(line.text for line in result.lines)))
     if characters < FEW_CHARACTERS:
         result.scanned = _is_picture(page) if characters else not result.blank
@@ -502,9 +518,8 @@ class _Layout:
         """A line of far-off cells: a row of a table, or of a table of contents."""
         if line.words:  # the gap after the number of a paragraph does not count
             words = line.words[1:] if _numbered(line) else line.words
-            return any(
-                word.left - before.right > WIDE_GAP * word.size for before, word in pairwise(words)
-            )
+            wide = max(gaps(words), default=0.0) > WIDE_GAP * line.size
+            return wide and not spread_out(words)
         letter = self.letter * line.size / self.size
         return line.right - line.left > 1.4 * letter * columns(line.text) + self.size
 

@@ -6,13 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from embedtune.documents.clean import clean
 
 HYPHEN = "\ufffe"  # stands for a hyphen at a line end
+EVEN = 1.25  # times the smallest gap between words that the others have in justified text
 SOFT_HYPHENS = (0x02, 0xFFFE)  # pdfium's signs for it
-FORCE_BOLD = 0x40000  # a flag of fonts
+FORCE_BOLD = 0x40000  # flags of fonts
+FIXED_PITCH = 0x1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Word:
     base: float  # height of the baseline above the foot of the page
     size: float  # of the type as it is shown
     bold: bool
+    fixed: bool = False  # all letters are of one width
 
 
 @dataclass(slots=True)
@@ -87,7 +91,7 @@ class _TextPage:
         self._font = ctypes.create_string_buffer(128)
         self._flags = ctypes.c_int()
         self._matrix = pdfium.FS_MATRIX()
-        self._bold_fonts: dict[tuple[bytes, int], bool] = {}
+        self._types: dict[tuple[bytes, int], tuple[bool, bool]] = {}
         self._turn = Turn()
         count = pdfium.FPDFText_CountChars(handle)
         read = pdfium.FPDFText_GetUnicode
@@ -166,7 +170,7 @@ class _TextPage:
                 max(first[2], last[2]),
                 self._baseline(start),
                 round(size, 1),
-                self._bold(start),
+                *self._type(start),
             )
             start = end
 
@@ -181,21 +185,42 @@ class _TextPage:
         self._pdfium.FPDFText_GetCharOrigin(self._handle, place, *self._references[:2])
         return self._turn.point(self._sides[0].value, self._sides[1].value)[1]
 
-    def _bold(self, place: int) -> bool:
+    def _type(self, place: int) -> tuple[bool, bool]:
+        """Whether a character is bold, and of a type of fixed width."""
         self._pdfium.FPDFText_GetFontInfo(
             self._handle, place, self._font, 128, ctypes.byref(self._flags)
         )
         key = self._font.value, self._flags.value
-        if key not in self._bold_fonts:
-            self._bold_fonts[key] = bool(_BOLD.search(key[0])) or bool(key[1] & FORCE_BOLD)
-        return self._bold_fonts[key]
+        if key not in self._types:
+            name, flags = key
+            self._types[key] = (
+                bool(_BOLD.search(name)) or bool(flags & FORCE_BOLD),
+                bool(_FIXED.search(name)) or bool(flags & FIXED_PITCH),
+            )
+        return self._types[key]
 
 
 _BOLD = re.compile(rb"bold|black|heavy|semibold", re.IGNORECASE)
+_FIXED = re.compile(rb"courier|mono|consol", re.IGNORECASE)
 
 
 def _shown(code: int) -> bool:
     return code > 32 and code not in SOFT_HYPHENS and not (code >= 128 and chr(code).isspace())
+
+
+# ---- gaps
+
+
+def gaps(words: Sequence[Word]) -> list[float]:
+    """Points between words beside each other."""
+    return [word.left - before.right for before, word in pairwise(words)]
+
+
+def spread_out(words: Sequence[Word]) -> bool:
+    """Words of a line that was stretched to the width of its column: all gaps are alike."""
+    found = gaps(words)
+    figures = any(any(map(str.isdigit, word.text)) for word in words)
+    return len(found) > 1 and not figures and max(found) < EVEN * min(found)
 
 
 # ---- joining

@@ -11,8 +11,8 @@ from embedtune.documents.pdf_lines import Turn
 THIN = 3.0  # points; a thicker box is no line
 SHORTEST = 6.0  # a line beside text
 NEAR = 3.0  # points between two lines that are meant to be one, or to touch
-MOST_OBJECTS = 20_000  # of a page; with more it is a drawing or a map
-MOST_CROSSINGS = 20_000  # of vertical and horizontal lines
+MOST_OBJECTS = 10_000  # of a page; with more it is a drawing or a map
+MOST_CROSSINGS = 5_000  # of vertical and horizontal lines
 DEEPEST = 5  # forms within forms
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top

@@ -15,7 +15,7 @@ from statistics import median
 
 from embedtune.documents.clean import clean
 from embedtune.documents.grid import Cell, spread, table_row
-from embedtune.documents.pdf_lines import Line, Word, columns, joined, line_of
+from embedtune.documents.pdf_lines import Line, Word, columns, joined, line_of, spread_out
 from embedtune.documents.pdf_rules import Grid, Rules, grids
 
 WIDE_GAP = 1.0  # em between two cells; in justified text it is less
@@ -209,7 +209,9 @@ def _rows(words: Iterable[Word]) -> list[_Row]:
     return found
 
 
-def _pieces(words: Sequence[Word], em: float) -> list[_Piece]:
+def _pieces(words: list[Word], em: float) -> list[_Piece]:
+    if spread_out(words) and len(words) > 3:
+        return [_Piece(words)]
     pieces = [_Piece([words[0]])]
     for word in words[1:]:
         before = pieces[-1].words[-1]
@@ -621,6 +623,8 @@ class _Block:
             return False
         if several < 3 and not (figures and (figures > 1 or self._ruled())):
             return False
+        if not figures and all(word.fixed for row in self.rows for word in row.words):
+            return False  # a program rather
         first = next((n for n in range(len(self.rows)) if self._is_data(n)), 0)
         pieces = [self._pieces_of(column, first) for column in range(len(self.sides))]
         prose = sum(map(_is_prose, pieces))
@@ -701,10 +705,16 @@ class _Block:
         return plain[0] if plain[0] else 0
 
     def _text_heads(self, groups: list[list[int]]) -> int:
-        """1 if the first row of a table without figures is its header."""
-        first = [piece for n in groups[0] for piece in self.rows[n].pieces]
-        bold = all(piece.bold for piece in first)
-        return int(len(groups) > 2 and (bold or all(self._cells(groups[0]))))
+        """1 if the first row of a table without figures is its header: in bold type, or with a line
+        under it, or with texts over three columns and more."""
+        last = self.rows[groups[0][-1]]
+        bold = all(self.rows[number].bold for number in groups[0])
+        ruled = any(
+            0 <= last.base - rule.at < 1.2 * last.em and rule.start < last.left < rule.end
+            for rule in self._rules.across
+        )
+        filled = len(self.sides) > 2 and all(self._cells(groups[0]))
+        return int(len(groups) > 2 and (bold or ruled or filled))
 
     def _header(self, heads: int) -> list[str]:
         """What stands above each column; what stands above all but the first goes to the first."""
