@@ -87,6 +87,9 @@ def twins_of(
     What holds for one of several chunks of equal text holds for all, even where the pairs list
     equal texts as a star (see ``near_duplicates``).
     """
+    near_duplicates = list(near_duplicates)
+    if not near_duplicates:  # equal texts are near-duplicates, and would be listed
+        return {}
     first: dict[str, int] = {}
     text_of = [first.setdefault(normalise(chunk.embedded), i) for i, chunk in enumerate(chunks)]
     copies: defaultdict[int, list[str]] = defaultdict(list)

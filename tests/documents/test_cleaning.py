@@ -1,6 +1,7 @@
 """Cleaning: repeated lines are learned, rules keep and drop, places stay right."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -80,6 +81,74 @@ def test_in_the_middle_of_documents_half_of_them_must_hold_it():
 def test_a_chinese_notice_is_learned_too():
     found = run(sheets(line="本资料由轮渡公司编制，仅供内部使用，未经许可不得外传。"))
     assert found.repeated[0].removed == 5
+
+
+def test_what_says_something_of_the_one_document_is_left_to_it():
+    """Equal lines that are answers, fields, or parts of sentences."""
+    alike = {
+        "short": "{}\n\nAre dogs allowed?\n\nYes, they are.\n",
+        "field": "{}\n\nApplies to: all employees of the ferry office\n",
+        "chinese field": "{}\n\n适用范围：轮渡公司全体员工及家属\n",
+        "all under a heading": "{}\n\n## Is fog covered?\n\nNo, fog is covered by no ticket.\n",
+        "half a sentence": "{}\n\nWhoever travels on the {}\nhas to hold a ticket of the day.\n",
+    }
+    for name, text in alike.items():
+        texts = [text.format(FACTS[n], f"boat number {n}") for n in range(6)]
+        found = run([document(n, text) for n, text in enumerate(texts)])
+        assert [doc.text for doc in found.documents] == texts, name
+        assert not found.repeated, name
+
+
+def test_lists_and_whole_sentences_inside_a_paragraph_are_removed():
+    menu = "- Tickets and timetables\n- {}\n- Terms and conditions of travel\n"
+    found = run([document(n, f"{FACTS[n]}\n\n{menu.format(FACTS[n])}") for n in range(6)])
+    assert found.documents[5].text.split("\n\n")[1].strip() == f"- {FACTS[5]}"
+    closing = "{} It is so.\nThis sheet is printed on paper from old timetables.\n"
+    found = run([document(n, closing.format(FACTS[n])) for n in range(6)])
+    assert [rule.removed for rule in found.repeated] == [5]
+
+
+def test_few_lines_of_a_short_document_are_its_edges():
+    """In a document of twelve lines the middle is not its beginning or its end."""
+
+    def sheet(n: int) -> Document:
+        lines = [f"Remark {k} about sheet {n}, {FACTS[k % 6]}" for k in range(12)]
+        if n < 4:
+            lines[5] = "Dogs may travel on all of our boats for free."
+        return document(n, "\n\n".join(lines))
+
+    assert not run([sheet(n) for n in range(20)]).repeated
+
+
+def test_a_line_on_half_of_the_pages_of_one_document_stays_once():
+    mark = "Confidential, for the ferry office only"
+    text, pages = "", []
+    for n in range(8):
+        pages.append((len(text), n + 1))
+        text += f"## Slide {n}\n\nThe boat number {n} leaves at {n + 6}.\n\n"
+        text += f"{mark}\n\n" if n != 3 else ""
+    (cleaned,) = (found := run([document(1, text, "pptx", pages=tuple(pages))])).documents
+    assert cleaned.text.count(mark) == 1
+    assert [(rule.line, rule.removed) for rule in found.repeated] == [(mark, 6)]
+    assert [cleaned.text[at : at + 10] for at, _ in cleaned.pages] == [
+        f"## Slide {n}"[:10] for n in range(8)
+    ]
+    assert run([document(1, text, "pptx")]).documents[0].text == text  # no pages are known
+
+
+def test_rows_of_a_workbook_are_rows_too():
+    rows = [document(n, f"{FACTS[n]}\n\nPlease see the manual of the boat.", "xlsx",
+                     meta={"sheet": "Help"}) for n in range(6)]  # fmt: skip
+    assert not run(rows).repeated
+
+
+def test_thousands_of_cuts_and_pages_are_moved_in_time():
+    line = "A notice that stands on each and every page of it.\n\n"
+    text = "".join(f"Page {n} says something.\n\n{line}" for n in range(20_000))
+    pages = tuple((m.start(), n) for n, m in enumerate(re.finditer("Page", text)))
+    (cleaned,) = run([document(1, text, "text", pages=pages)]).documents
+    assert cleaned.text.count("notice") == 1
+    assert all(cleaned.text.startswith("Page", offset) for offset, _ in cleaned.pages)
 
 
 DUTIES = """Intro of the post.
@@ -191,6 +260,22 @@ def test_a_language_model_chooses_the_sections(tmp_path):
     assert "soup" not in found.documents[0].text
     assert found.usage is not None
     assert found.usage.new == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['{"keep": [99]}', '{"keep": [0]}', '{"keep": "2"}', '{"keep": [true]}', '{"keep": [1.5]}',
+     '{"keep": ' + "[" * 100_000, "", "[2]"],
+)  # fmt: skip
+def test_a_choice_of_sections_that_are_not_there_is_none(tmp_path, answer):
+    found = run([document(1, DUTIES)], chooser(tmp_path, lambda _: answer), ask="any")
+    assert found.documents[0].text == DUTIES
+    assert [reject.code for reject in found.rejects] == ["not-chosen"]
+
+
+def test_a_blank_wish_is_refused():
+    with pytest.raises(ValidationError, match="which sections matter"):
+        CleaningSettings(ask="  ")
 
 
 def test_without_a_usable_choice_the_document_is_kept_whole_and_named(tmp_path):

@@ -242,7 +242,8 @@ def _short(
     count = max(len(a.words), len(b.words))
     operations = Indel.opcodes(a.words, b.words)
     alike = sum(op.src_end - op.src_start for op in operations if op.tag == "equal") / count
-    if alike < WORDS_ALIKE or _other_facts(left, right, differences, left.held, usual):
+    family = usual > RECURS + 1
+    if alike < WORDS_ALIKE or (family and _other_facts(left, right, differences, left.held, usual)):
         return None, alike
     numbers, others = (
         Counter(filter(NUMERIC.search, side.text.values())) for side in (left, right)
@@ -252,9 +253,9 @@ def _short(
     changed = sum(
         max(len(one), len(other))
         for one, other in _changed(a.words, b.words)
-        if not _same_words(one, other) and ((one and other) or usual > RECURS + 1)
+        if not _same_words(one, other) and ((one and other) or family)
     )
-    if changed > (count / 10 if usual <= RECURS + 1 else 0):
+    if changed > (0 if family else count / 10):
         return None, alike
     return "edited", alike
 

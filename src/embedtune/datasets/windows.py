@@ -28,7 +28,7 @@ POSTINGS = 500  # … up to this
 THERE = 0.60  # share of those places that another text holds too
 MOST_MET = 16  # texts met that way
 
-NUMBER = re.compile(r"(?:[A-Za-z]+-?)?\d[A-Za-z\d]*(?:[-.,:/]\d+)*")  # dates and codes too
+NUMBER = re.compile(r"(?<![A-Za-z\d])(?:[A-Za-z]+-?)?\d[A-Za-z\d]*(?:[-.,:/]\d+)*")  # and codes
 NAME = re.compile(r"(?<=[^\W\d_A-Z] )[A-ZÀ-ÖØ-ÞА-Я][^\W_]*|(?<=[\d,;)] )[A-ZÀ-ÖØ-ÞА-Я][^\W_]*")
 NUMERAL = re.compile("[〇零一二三四五六七八九十百千万亿两]{2,}")
 LATIN = re.compile(r"[A-Za-z\d]+(?:[-.,:/]\d+)*")  # amid ideographs

@@ -355,7 +355,9 @@ class _Cutter:
                     ends = last and b == end
                     yield _Atom(a, b, spans.between(a, b), block.kind, section.path, ends)
 
-    def _lines(self, kind: str, begin: int, stop: int, path: _Path, spans: Costs) -> Iterator[_Atom]:
+    def _lines(
+        self, kind: str, begin: int, stop: int, path: _Path, spans: Costs
+    ) -> Iterator[_Atom]:
         """A table or code line by line; a row that is too long is cut between its cells."""
         columns = self._columns(begin, stop) if kind == "table" else []
         header = " | ".join(filter(None, columns))

@@ -493,7 +493,9 @@ def _choose(
     out: dict[str, list[tuple[int, int]]] = {}
     faults = []
     for (document, part), reply in zip(asked, replies, strict=True):
-        chosen = None if reply.code or reply.answer is None else _choice(reply.answer.text, len(part))
+        chosen = (
+            None if reply.code or reply.answer is None else _choice(reply.answer.text, len(part))
+        )
         if chosen is None:
             faults.append(
                 Reject(STAGE, "not-chosen", f"kept whole: no usable choice ({reply.code}: "

@@ -200,8 +200,8 @@ class _TextPage:
         return self._types[key]
 
 
-_BOLD = re.compile(rb"bold|black|heavy|semibold", re.IGNORECASE)
-_FIXED = re.compile(rb"courier|mono|consol", re.IGNORECASE)
+_BOLD = re.compile(rb"bold|black|heavy|-medi\b|^cmbx?\d", re.IGNORECASE)  # those of TeX too
+_FIXED = re.compile(rb"courier|mono|consol|menlo|typewriter|tt\d+$", re.IGNORECASE)
 
 
 def _shown(code: int) -> bool:

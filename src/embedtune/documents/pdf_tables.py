@@ -8,14 +8,14 @@ and shaded rows say which rows belong together and how far a header reaches.
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 
 from embedtune.documents.clean import clean
 from embedtune.documents.grid import Cell, spread, table_row
-from embedtune.documents.pdf_lines import Line, Word, columns, joined, line_of, spread_out
+from embedtune.documents.pdf_lines import Line, Word, columns, gaps, joined, line_of, spread_out
 from embedtune.documents.pdf_rules import Grid, Rules, grids
 
 WIDE_GAP = 1.0  # em between two cells; in justified text it is less
@@ -210,7 +210,7 @@ def _rows(words: Iterable[Word]) -> list[_Row]:
 
 
 def _pieces(words: list[Word], em: float) -> list[_Piece]:
-    if spread_out(words) and len(words) > 3:
+    if spread_out(words) and len(words) > 3 and max(gaps(words)) < 2 * WIDE_GAP * em:
         return [_Piece(words)]
     pieces = [_Piece([words[0]])]
     for word in words[1:]:
@@ -218,7 +218,8 @@ def _pieces(words: list[Word], em: float) -> list[_Piece]:
         gap = word.left - max(w.right for w in pieces[-1].words)
         figures = _VALUE.fullmatch(before.text) and _VALUE.fullmatch(word.text)
         sign = _CURRENCY.fullmatch(word.text)
-        limit = FIGURE_GAP if figures or sign else WIDE_GAP
+        narrow = (figures or sign) and not word.fixed
+        limit = FIGURE_GAP if narrow else WIDE_GAP
         if gap > limit * em:
             pieces.append(_Piece([word]))
         else:

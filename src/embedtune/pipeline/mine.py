@@ -1,6 +1,6 @@
 """Negatives for a data set: found with the base model, left beside their account."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from embedtune.datasets.mining import mine_negatives
 from embedtune.datasets.negatives import (
     Account,
     Check,
+    Doubt,
     NegativeSettings,
     read_negatives,
     save_negatives,
@@ -89,9 +90,23 @@ def _check(settings: NegativeSettings, chat: RecordedChat | None) -> Check | Non
     if settings.check == "llm":
         if chat is None:
             raise ConfigError("negatives.check: llm needs a language model; set llm.model")
-        from embedtune.datasets.checking import llm_check
-
-        return llm_check(chat)
+        return _llm_check(chat)
     from embedtune.datasets.cross_encoder import cross_encoder_check
 
     return cross_encoder_check(settings.check)
+
+
+def _llm_check(chat: RecordedChat) -> Check:
+    """The judge of queries, asked which of the candidates answer after all."""
+    from embedtune.queries.judge import ask_opinions
+
+    def check(doubts: Sequence[Doubt]) -> list[frozenset[int] | None]:
+        opinions = ask_opinions(
+            [doubt.query for doubt in doubts], [doubt.candidates for doubt in doubts], chat
+        )
+        return [
+            None if opinion.code else frozenset(place for place, _ in opinion.answers)
+            for opinion in opinions
+        ]
+
+    return check

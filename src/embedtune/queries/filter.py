@@ -6,8 +6,10 @@ paid: wording, copies, duplicates, the round trip through a retriever, a languag
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Annotated
 
 import numpy as np
@@ -18,10 +20,10 @@ from embedtune.embed.tokens import Tokens
 from embedtune.files import visible
 from embedtune.language import HAN
 from embedtune.llm.recorded import RecordedChat, Usage
-from embedtune.queries.extractive import terms_of
-from embedtune.queries.generate import locate
+from embedtune.queries.checks import GENERIC, locate
 from embedtune.queries.judge import Opinion, ask_opinions
 from embedtune.queries.review import REVIEWED
+from embedtune.queries.terms import han_words, terms_of
 from embedtune.records import (
     Chunk,
     Counts,
@@ -32,6 +34,7 @@ from embedtune.records import (
     Span,
     no_progress,
 )
+from embedtune.relevance import Overlaps
 from embedtune.relevance import judge as relevant_chunks
 from embedtune.retrieve import Retriever
 from embedtune.settings import Settings
@@ -41,7 +44,8 @@ STAGE = "filter"
 WORD_RUN, HAN_RUN = 6, 10  # a long n-gram: words, Chinese characters
 RARE = 0.05  # share of the chunks; a term in fewer tells one fact from another
 READABLE = 0.20  # share of unknown tokens above which vectors of a text say nothing
-BLOCK = 2048  # queries compared at a time
+CELLS = 1 << 25  # cosines held at a time
+NEAREST = 32  # earlier queries that one is compared with, of those whose vectors are close
 SAME_EVIDENCE = 90.0  # partial_ratio at which a passage holds a query's evidence too
 SHORTEST_EVIDENCE = 20  # characters; shorter evidence stands anywhere by chance
 DEPTH = 10  # hits in which other passages that answer are looked for
@@ -51,14 +55,40 @@ WRITTEN = ("llm", "scripted")  # origins that the wording rules apply to
 CONTEXT = re.compile(
     r"\b(?:according to|based on|in|from|of|by|does|do) (?:this|the|that|these) (?:above |given |"
     r"following |provided )?(?:passage|text|excerpt|paragraph|snippet|context|extract)s?\b"
+    # "in the context of the law", "in the text field" need no passage
+    r"(?!-| (?:of|for|box|boxes|field|fields|file|files|message|messages|editor|area|layer|size|style"
+    r"|mode|format|input|colou?r)\b)"
+    r"|\b(?:according to|based on) (?:this|the|that) (?:document|article|author|source|table|figure"
+    r"|(?:given |provided )?information(?= (?:above|provided|given)\b|\W*$))"
     r"|\bthe (?:author|writer|speaker)s? (?:say|state|mention|describe|suggest|argue)"
     r"|\b(?:mentioned|described|stated|listed|given|shown|discussed) (?:above|below|here|in the "
     r"(?:passage|text|table|figure|excerpt))\b|\bthe above\b"
     r"|\bthis (?:document|section|article|chapter|table|agreement|contract|policy|report|page)\b"
-    r"|本文|本条|本款|本节|本章|本段|本表|上述|前述|文中|该段|该文|此段|这段|上文|下文|前款|上表|下表"
+    r"|上述|前述|这段(?!时间|时期|期间|日子|路|距离)|此段(?!时间|时期|期间)"
     r"|(?:根据|依据|按照)(?:这|该|此|本|以上|上面)(?:篇|段|份|个|条)?(?:文|段|内容|材料|资料|条|规定|文件|文档)",
     re.IGNORECASE,
 )
+# these only where they are words of their own: 基本条件, 文本文件 and 网上表格 hold their characters
+HAN_CONTEXT = re.compile(
+    "本(?:文件|文档|文|条例|条|款|节|章|段|表|法|办法|规定|细则|合同|协议|报告|标准|制度|指南|手册)"
+    "|该(?:文件|文档|文章|文|段|条款|条|款|表|合同|协议|规定|办法|法|标准)"
+    "|文中|上文|下文|前款|上表|下表"
+)
+
+# words that turn a question round, and pairs of which one asks for the opposite of the other
+NEGATIONS = frozenset(
+    "not no never without cannot neither nor 不 没 没有 无 未 非 不能 不得 不可 不会 不是 不用 禁止 勿".split()
+)
+TURNING = frozenset(
+    "before after above below under over more most less least fewer first last only except "
+    "之前 之后 以前 以后 以上 以下 以内 以外 最多 最少 最大 最小 最高 最低 最早 最晚 第一 最后 仅 只".split()
+)
+OPPOSITES = tuple(
+    tuple(pair.split("/"))
+    for pair in "from/to in/out on/off up/down 买/卖 甲/乙 男/女 进/出 入/出 上/下 内/外 前/后 大/小 "
+    "多/少 高/低 早/晚 左/右 东/西 南/北 新/旧 收/付 增/减 升/降 开/关 借/贷".split()
+)
+_CHOICE = re.compile(r"(.)[不没]\1")  # 能不能, 有没有: whether, no negation
 
 
 class FilterSettings(Settings):
@@ -120,12 +150,15 @@ def filter_queries(
 ) -> Filtering:
     """Leave out what is no use as a training example or a test question.
 
-    Duplicates are told by normalised text, near-duplicate text (``similar``) and cosine; two that
-    differ in a number or a rare word of the corpus are different questions, and so are two about
-    different passages that have less than half of their words in common. The first one stays
-    (a real one before all) and takes over the other's evidence. Passages that are found before the
-    query's own and hold its evidence nearly word for word become relevant too; so do those the
-    judge names.
+    Duplicates are told by normalised text, near-duplicate text (``similar``) and cosine; not so two
+    that differ in a number, a negation, a rare word of the corpus, or in one of its words that
+    stands in the place of another (buyer, seller); nor two about different passages that have less
+    than half of their words in common. The first one stays (a real one before all) and takes over
+    the other's evidence; one that was asked of more than three places says nothing about any
+    (``generic``). Passages that are found before the query's own and hold its evidence nearly word
+    for word become relevant too; so do those the judge names.
+
+    A query's passages are looked up by its evidence where its chunk is no longer there.
 
     Args:
         alike: Near-duplicate chunks, as index pairs.
@@ -142,6 +175,7 @@ def filter_queries(
     rejects: list[Reject] = []
     notes: list[str] = []
     kept = list(queries)
+    passages = _passages(queries, chunks)
 
     def drop(query: Query, code: str, message: str) -> None:
         rejects.append(
@@ -155,7 +189,7 @@ def filter_queries(
             )
         )
 
-    kept = _without(kept, drop, _wording_fault(settings, corpus))
+    kept = _without(kept, drop, _wording_fault(settings, passages))
     kept, merged = _without_duplicates(kept, drop, settings, chunks, embedder, tokens)
     if merged:
         notes.append(f"{merged} duplicates gave their evidence to the query that stayed")
@@ -171,7 +205,8 @@ def filter_queries(
                 "relevant too"
             )
         if settings.judge and chat is not None:
-            kept = _judged(kept, drop, settings, judged, found, corpus, by_id, chat, progress)
+            own = {query.id: passages[query.id] for query in kept}
+            kept = _judged(kept, drop, settings, judged, found, own, corpus, by_id, chat, progress)
             notes.append(f"judge: {chat.usage.line()}")
     duplicates = sum(reject.code == "duplicate" for reject in rejects)
     return Filtering(
@@ -192,6 +227,21 @@ def _settled(query: Query) -> bool:
     return query.origin == "user" or REVIEWED in query.flags
 
 
+def _passages(queries: Sequence[Query], chunks: Sequence[Chunk]) -> dict[str, list[Chunk]]:
+    """Query id -> the chunks it was written from, or those that hold its evidence now."""
+    corpus = {chunk.id: chunk for chunk in chunks}
+    overlaps = Overlaps(chunks)
+    passages: dict[str, list[Chunk]] = {}
+    for query in queries:
+        own = [corpus[query.chunk]] if query.chunk in corpus else []
+        for span in query.spans:
+            if not any(chunk.span.overlap(span) for chunk in own):
+                held = sorted(overlaps.of(span), key=lambda c: (-c.span.overlap(span), c.id))
+                own += held[:1]
+        passages[query.id] = own
+    return passages
+
+
 def _without(queries: Iterable[Query], drop: Drop, fault_of: Fault) -> list[Query]:
     kept = []
     for query in queries:
@@ -206,15 +256,15 @@ def _without(queries: Iterable[Query], drop: Drop, fault_of: Fault) -> list[Quer
 # ---- wording
 
 
-def _wording_fault(settings: FilterSettings, corpus: dict[str, Chunk]) -> Fault:
+def _wording_fault(settings: FilterSettings, passages: dict[str, list[Chunk]]) -> Fault:
     def fault(query: Query) -> tuple[str, str] | None:
         if query.origin not in WRITTEN or _settled(query):
             return None
-        if settings.context and (found := CONTEXT.search(query.text)):
-            return "context", f"it needs its passage at hand: {visible(found[0], 40)!r}"
-        chunk = corpus.get(query.chunk)
-        if settings.copies is not None and chunk is not None:
-            share = copied_share(query.text, chunk.embedded)
+        if settings.context and (words := context_of(query.text)):
+            return "context", f"it needs its passage at hand: {visible(words, 40)!r}"
+        if settings.copies is not None:
+            shares = [copied_share(query.text, chunk.embedded) for chunk in passages[query.id]]
+            share = max(shares, default=0.0)
             if share >= settings.copies:
                 return "copied", f"{share:.0%} of its long n-grams are taken from the passage"
         return None
@@ -222,11 +272,24 @@ def _wording_fault(settings: FilterSettings, corpus: dict[str, Chunk]) -> Fault:
     return fault
 
 
+def context_of(query: str) -> str:
+    """The words by which a query points at a passage that its reader does not see."""
+    if found := CONTEXT.search(query):
+        return found[0]
+    matches = list(HAN_CONTEXT.finditer(query))
+    if matches:
+        borders = {0, *accumulate(map(len, han_words(query)))}
+        for match in matches:
+            if {match.start(), match.end()} <= borders:
+                return match[0]
+    return ""
+
+
 def copied_share(query: str, passage: str) -> float:
     """Share of a query's long n-grams (6 words or 10 Chinese characters) that stand in the
     passage; 0 for a query shorter than one."""
-    own, held = _long_grams(query), _long_grams(passage)
-    return len(own & held) / len(own) if own else 0.0
+    own = _long_grams(query)
+    return len(own & _long_grams(passage)) / len(own) if own else 0.0
 
 
 def _long_grams(text: str) -> set[tuple[str, ...]]:
@@ -262,32 +325,63 @@ def _without_duplicates(
         pairs |= {
             (readable[one], readable[other]) for one, other in _close(vectors, settings.duplicates)
         }
-    frequent = _frequencies(chunks)
-    terms = [frozenset(terms_of(text)) for text in texts]
-    stands_for: dict[int, int] = {}
-    for one, other in sorted(pairs):
-        first = stands_for.get(one, one)
-        if other in stands_for or _settled(ranked[other]):
-            continue
-        if _same_question(terms[first], terms[other], frequent) and (
-            ranked[first].chunk == ranked[other].chunk
-            or 2 * len(terms[first] & terms[other]) >= len(terms[first] | terms[other])
-        ):
-            stands_for[other] = first
-    taken = {index: list(ranked[index].more_evidence) for index in set(stands_for.values())}
+    stands_for = _same_as(ranked, sorted(pairs), chunks)
+    groups: dict[int, list[int]] = {}
     for other, first in sorted(stands_for.items()):
         drop(ranked[other], "duplicate", f"asks the same as {visible(ranked[first].text)!r}")
-        for span in ranked[other].spans:
-            known = (*ranked[first].spans, *taken[first])
-            if not any(span.overlap(own) for own in known):
-                taken[first].append(span)
+        groups.setdefault(first, []).append(other)
     kept, merged = {}, 0
     for index, query in enumerate(ranked):
-        if index not in stands_for:
-            more = tuple(taken.get(index, query.more_evidence))
-            merged += more != query.more_evidence
-            kept[order[index]] = replace(query, more_evidence=more)
+        if index in stands_for:
+            continue
+        more = _taken_over(query, [ranked[other] for other in groups.get(index, ())])
+        if len(more) >= GENERIC and not _settled(query):
+            drop(query, "generic", f"asked of more than {GENERIC} different places")
+            continue
+        merged += bool(more)
+        kept[order[index]] = replace(query, more_evidence=(*query.more_evidence, *more))
     return [kept[index] for index in sorted(kept)], merged
+
+
+def _same_as(
+    queries: Sequence[Query], pairs: Iterable[tuple[int, int]], chunks: Sequence[Chunk]
+) -> dict[int, int]:
+    """Index -> index of the earlier query that asks the same; ``pairs`` (i < j) are candidates."""
+    wordings: dict[int, _Wording] = {}
+    frequent: dict[str, float] | None = None
+
+    def wording(index: int) -> _Wording:
+        if index not in wordings:
+            wordings[index] = _wording(queries[index].text)
+        return wordings[index]
+
+    stands_for: dict[int, int] = {}
+    for one, other in pairs:
+        first = stands_for.get(one, one)
+        if other in stands_for or _settled(queries[other]):
+            continue
+        if frequent is None:
+            frequent = _frequencies(chunks)
+        a, b = wording(first), wording(other)
+        if _same_question(a, b, frequent) and (
+            queries[first].chunk == queries[other].chunk
+            or 2 * len(a.terms & b.terms) >= len(a.terms | b.terms)
+        ):
+            stands_for[other] = first
+    return stands_for
+
+
+def _taken_over(query: Query, others: Iterable[Query]) -> list[Span]:
+    """The evidence of its duplicates that the query has not; of a query that may be left out, no
+    more than is needed to know it."""
+    more: list[Span] = []
+    for other in others:
+        for span in other.spans:
+            if len(more) >= GENERIC and not _settled(query):
+                return more
+            if not any(map(span.overlap, (*query.spans, *more))):
+                more.append(span)
+    return more
 
 
 def _readable(texts: Sequence[str], tokens: Tokens | None) -> list[int]:
@@ -310,28 +404,73 @@ def _close(vectors: np.ndarray, share: float) -> Iterable[tuple[int, int]]:
     total = np.sum(np.sum(rows, axis=0, dtype=np.float64) ** 2)
     mean = max(0.0, (total - count) / (count * (count - 1)))
     threshold = mean + share * (1 - mean)
-    for start in range(0, count, BLOCK):
-        scores = rows[start : start + BLOCK] @ rows[start:].T
-        for one, other in zip(*np.nonzero(scores >= threshold), strict=True):
-            if one < other:
-                yield start + int(one), start + int(other)
+    block = max(1, CELLS // count)
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        scores = rows[start:stop] @ rows[:stop].T
+        for place, own in enumerate(scores, start):
+            near = np.flatnonzero(own[:place] >= threshold)
+            if len(near) > NEAREST:
+                near = near[np.argsort(-own[near], kind="stable")[:NEAREST]]
+            yield from ((int(earlier), place) for earlier in near)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wording:
+    """What tells two questions apart: content words without endings, and words that turn it."""
+
+    terms: frozenset[str]
+    turns: frozenset[str]
+    letters: frozenset[str]  # words of English, characters of Chinese
+
+
+def _wording(text: str) -> _Wording:
+    folded = normalise(text)
+    words = set(re.findall(r"[^\W_]+(?:['’]t\b)?", folded))
+    han = han_words(_CHOICE.sub(r"\1", folded)) if re.search(f"[{HAN}]", folded) else []
+    turns = TURNING & {*words, *han}
+    if NEGATIONS & {*words, *han} or any(word.endswith(("n't", "n’t")) for word in words):
+        turns |= {"not"}
+    return _Wording(
+        frozenset(map(_stem, terms_of(text))),
+        frozenset(turns),
+        frozenset(words) | frozenset(re.findall(f"[{HAN}]", folded)),
+    )
+
+
+def _stem(word: str) -> str:
+    """An English word without the ending of its number or tense."""
+    if not word.isascii() or not word.isalpha() or len(word) < 4:
+        return word
+    return re.sub(r"(?:ing|ed|es|s)$", "", word).rstrip("e") or word
 
 
 def _frequencies(chunks: Sequence[Chunk]) -> dict[str, float]:
-    """Share of the chunks that hold a term."""
-    counts: dict[str, int] = {}
-    for chunk in chunks:
-        for term in set(terms_of(chunk.embedded)):
-            counts[term] = counts.get(term, 0) + 1
-    return {term: count / len(chunks) for term, count in counts.items()}
+    """Share of the chunks that hold a term; 0 for terms of a single one, which are rare in any."""
+    counts = Counter(term for chunk in chunks for term in set(map(_stem, terms_of(chunk.embedded))))
+    return {term: count / len(chunks) if count > 1 else 0.0 for term, count in counts.items()}
 
 
-def _same_question(one: frozenset[str], other: frozenset[str], frequent: dict[str, float]) -> bool:
-    """Whether no number, and no word that is rare in the corpus, stands in one of them only."""
-    return not any(
-        any(sign.isdigit() for sign in term) or 0 < frequent.get(term, 0.0) < RARE
-        for term in one ^ other
+def _same_question(one: _Wording, other: _Wording, frequent: dict[str, float]) -> bool:
+    """Whether nothing stands in one of them only that makes it another question.
+
+    That is a number, a word that is rare in the corpus, a word that turns the question round, and
+    a word of the corpus in the place of another.
+    """
+    apart = one.terms ^ other.terms
+    if one.turns != other.turns or any(
+        any(map(str.isdigit, term)) or frequent.get(term, 1.0) < RARE for term in apart
+    ):
+        return False
+    mine, theirs = one.letters - other.letters, other.letters - one.letters
+    if any((a in mine and b in theirs) or (b in mine and a in theirs) for a, b in OPPOSITES):
+        return False
+    exchanged = all(
+        any(term in frequent for term in own - rest.terms)
+        for own, rest in ((one.terms, other), (other.terms, one))
     )
+    few = len(apart) <= max(2, len(one.terms & other.terms))
+    return not (exchanged and few)
 
 
 # ---- round trip
@@ -390,8 +529,10 @@ def _holding(
     numbers = set(re.findall(r"\d+", text))
     spans = []
     for chunk in chunks:
+        if len(chunk.text) < len(text):
+            continue
         place = fuzz.partial_ratio_alignment(text, chunk.text, score_cutoff=SAME_EVIDENCE)
-        if place is None or len(chunk.text) < len(text):
+        if place is None:
             continue
         held = chunk.text[place.dest_start : place.dest_end]
         span = Span(chunk.document, chunk.start + place.dest_start, chunk.start + place.dest_end)
@@ -410,13 +551,14 @@ def _judged(
     settings: FilterSettings,
     judged: dict[str, dict[str, int]],
     found: dict[str, list[str]],
+    passages: dict[str, list[Chunk]],
     corpus: dict[str, Chunk],
     documents: dict[str, Document],
     chat: RecordedChat,
     progress: Progress,
 ) -> list[Query]:
-    asked = [query for query in queries if not _settled(query) and query.chunk in corpus]
-    pools = [_pool(query, found[query.id], corpus) for query in asked]
+    asked = [query for query in queries if not _settled(query) and passages[query.id]]
+    pools = [_pool(passages[query.id], found[query.id], corpus) for query in asked]
     opinions = ask_opinions(asked, pools, chat, progress)
     by_id = dict(zip((query.id for query in asked), zip(pools, opinions, strict=True), strict=True))
     kept = []
@@ -425,7 +567,7 @@ def _judged(
             kept.append(query)
             continue
         pool, opinion = by_id[query.id]
-        own = judged.get(query.id, {}).keys() | {query.chunk}
+        own = judged.get(query.id, {}).keys() | {chunk.id for chunk in passages[query.id]}
         if fault := _opinion_fault(opinion, settings, pool, own):
             drop(query, *fault)
             continue
@@ -439,10 +581,11 @@ def _judged(
     return kept
 
 
-def _pool(query: Query, found: Sequence[str], corpus: dict[str, Chunk]) -> list[Chunk]:
-    """The query's own chunk and those found first, in an order that tells nothing."""
-    others = [chunk for chunk in found if chunk != query.chunk][: POOL - 1]
-    return [corpus[chunk] for chunk in sorted([query.chunk, *others])]
+def _pool(own: Sequence[Chunk], found: Sequence[str], corpus: dict[str, Chunk]) -> list[Chunk]:
+    """The query's own chunks and those found first, in an order that tells nothing."""
+    mine = [chunk.id for chunk in own[:POOL]]
+    others = [chunk for chunk in found if chunk not in mine]
+    return [corpus[chunk] for chunk in sorted([*mine, *others[: POOL - len(mine)]])]
 
 
 def _opinion_fault(

@@ -43,6 +43,11 @@ def terms_of(text: str) -> list[str]:
     return [word for word in words if word not in STOPWORDS and (len(word) > 1 or word.isdigit())]
 
 
+def han_words(text: str) -> list[str]:
+    """The text cut into the words of a Chinese dictionary; joined they are the text again."""
+    return list(_jieba().cut(text, HMM=False))
+
+
 def inverse_frequencies(texts: Iterable[str]) -> dict[str, float]:
     """log((1 + n) / (1 + df)) + 1 of each term, n texts."""
     frequencies: Counter[str] = Counter()
