@@ -1,6 +1,7 @@
 """The audit of a data set: of the user's, for the command, and of a run's, for its report."""
 
 from pathlib import Path
+from typing import Any
 
 from embedtune.config import RunSettings
 from embedtune.datasets.findings import Audit
@@ -35,7 +36,7 @@ def audit_dataset(dataset: Dataset, tokens: Tokens, folder: Path) -> Audit:
     return found
 
 
-def load_audit(folder: Path) -> dict | None:
+def load_audit(folder: Path) -> dict[str, Any] | None:
     """What ``audit_dataset`` left, as plain data for the report."""
     path = folder / FILE
     return read_json(path) if path.is_file() else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.files import read_jsonl, write_json, write_text
+from embedtune.pipeline.audit import load_audit
 from embedtune.pipeline.stored import (
     AUDIT,
     CHUNKS,
@@ -86,6 +87,8 @@ def collect(run: Path, command: str = "") -> ReportFacts:
                 notes=dataset.notes,
             ),
         )
+    if AUDIT in stages:
+        facts["audit"] = load_audit(run / AUDIT)
     if DOCUMENTS in stages:
         facts["documents"] = counts["read"].accepted
     if TRAINING in stages:
