@@ -526,7 +526,7 @@ def main() -> None:
     tables: dict[str, list[dict]] = {}
     for seed in range(options.seeds):
         for world in TUNING if options.tuning else HELD_OUT:
-            first = 1 if options.tuning else 1001
+            first = 1 if options.tuning else 2001
             planted = generated(world, options.leaks, options.clean, first + seed)
             tables[f"{world.language}, seed {first + seed}"] = [*measure(planted)]
     for folder in options.data:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from embedtune.datasets.beir import read_beir
-from embedtune.similar import alike, components, near_duplicates, normalise
+from embedtune.similar import alike, components, near_duplicates, normalise, shares_run
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 ENGLISH = re.findall(
@@ -189,3 +189,19 @@ def test_real_sets_give_what_brute_force_gives(name, pairs, crossing):
     found, between, seconds = across(name)
     assert (found, between) == (pairs, crossing)
     assert seconds < 20  # one or two on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("query", "passage", "copied"),
+    [
+        ("why do the lamps of the north quay never go out", "THE LAMPS: of the North Quay, never "
+         "go out at night.", True),  # eight words, whatever stands between them
+        ("why the lamps of the north quay glow", "The lamps of the north quay never go out", False),
+        ("请问北边码头的路灯为什么整夜都亮着", "北边码头的路灯，为什么整夜都亮着呢？", True),
+        ("北边码头的路灯为什么整夜", "码头的路灯为什么整夜不灭", False),  # ten in a row
+        ("北边码头的 LED 路灯为什么整夜", "北边码头的路灯为什么整夜都亮着", False),
+        ("", "anything", False),
+    ],
+)  # fmt: skip
+def test_a_copied_run_is_eight_words_or_twelve_ideographs(query, passage, copied):
+    assert shares_run(query, passage) is copied

@@ -216,7 +216,7 @@ def test_an_endpoint_that_is_not_there_is_5_and_leaves_a_report(command, project
     run = path.parent / "out" / "first"
     summary = json.loads((run / "report.json").read_text("utf-8"))
     assert summary["verdict"] is None
-    assert summary["missing"] == ["generate", "filter", "split", "train", "evaluate"]
+    assert summary["missing"] == ["generate", "filter", "split", "audit", "train", "evaluate"]
     status = command("status", run, "--json").json
     assert [row["stage"] for row in status["stages"] if row["done"]] == [
         "01-documents", "02-chunks"]  # fmt: skip

@@ -210,7 +210,7 @@ def test_an_encrypted_filing_keeps_its_items_apart() -> None:
     reading = read_documents([SHARED / "nvidia_10k" / "nvidia-10k-fy2023.pdf"], DocumentSettings())
     [document] = reading.documents
     assert not reading.rejects
-    assert "Compute & Networking $ 15,068 $ 11,046 $ 4,022 36 %" in document.text
+    assert "| Compute & Networking | $15,068 | $11,046 | $4,022 | 36% |" in document.text
     assert "NOTES TO THE CONSOLIDATED FINANCIAL STATEMENTS\n\n(Continued)" not in document.text
     result = chunk_documents([document], WordTokens(), ChunkSettings())
     sections = {chunk.section for chunk in result.chunks}

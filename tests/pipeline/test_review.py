@@ -77,6 +77,44 @@ def test_decisions_change_the_data_set_of_the_next_run(finished, command, tmp_pa
     assert rejected[0]["code"] == "reviewed"
 
 
+def test_the_page_knows_edited_queries_and_what_the_split_left_out(finished, command, tmp_path):
+    config, run = finished
+    command("review", run)
+    with (run / "review.csv").open(encoding="utf-8-sig", newline="") as file:
+        before = {row["id"]: row for row in csv.DictReader(file)}
+    tested = [name for name, row in before.items() if row["split"] == "test"]
+    saved = tmp_path / "decisions.jsonl"
+    edit = {"query": tested[2], "decision": "edit", "text": "which of these is never asked"}
+    saved.write_text(json.dumps(edit) + "\n", "utf-8")
+    assert command("review", run, "--decisions", saved).code == 0
+    assert command("run", "-c", config).code == 0
+    command("review", run)
+    with (run / "review.csv").open(encoding="utf-8-sig", newline="") as file:
+        after = {row["id"]: row for row in csv.DictReader(file)}
+    assert after[tested[2]]["split"] in ("test", "dev", "train")
+    held = {row["_id"] for row in rows(run / "05-dataset" / "queries.jsonl")}
+    dropped = {row["item"]: row["code"] for stage in ("04-filtered", "05-dataset")
+               for row in rows(run / stage / "rejects.jsonl")}  # fmt: skip
+    for name, row in after.items():
+        assert (row["status"] == "in") == bool(row["split"]), row
+        if name in dropped:
+            assert row["reason"].startswith(dropped[name])
+            assert name not in held
+
+
+def test_decisions_that_were_damaged_are_named_with_their_line(finished, command):
+    _, run = finished
+    path = run / "decisions.jsonl"
+    whole = path.read_text("utf-8")
+    path.write_text(f'{whole}{{"decision": "keep"}}\n', "utf-8")
+    try:
+        made = command("review", run)
+        assert (made.code, len(made.lines)) == (7, 1)
+        assert f"{path}:{len(whole.splitlines()) + 1}: query" in made.err
+    finally:
+        path.write_text(whole, "utf-8")
+
+
 def test_unusable_decisions_are_named_and_the_others_kept(finished, command, tmp_path):
     _, run = finished
     some = rows(run / "03-queries" / "queries.jsonl")[5]["id"]

@@ -2,15 +2,20 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedtune.llm.recorded import LLMSettings, RecordedChat
 from embedtune.llm.scripted import ScriptedChat
-from embedtune.queries.filter import FilterSettings, copied_share, filter_queries
+from embedtune.queries.filter import NEAREST, FilterSettings, _close, filter_queries
+from embedtune.queries.wording import copied_share
 from embedtune.records import Chunk, Document, Query, Span
 from embedtune.retrieve import Hit
+from embedtune.retrieve.bm25 import BM25
 from embedtune.store import Store
 
 PARTS = (
@@ -302,3 +307,153 @@ def test_no_query_and_no_chunk_are_no_fault():
     assert filter_queries([], [], [], FilterSettings(), retriever=Ranking()).queries == ()
     lone = Query("q", "who pays", origin="llm", evidence=Span("gone", 0, 5))
     assert filter_queries([lone], [], [], FilterSettings()).queries == (lone,)
+
+
+# ---- numbers, places and settings that are unusual
+
+
+def test_a_question_asked_of_four_places_says_nothing_about_any():
+    """By small differences in wording, which the check for equal texts does not see."""
+    forms = ("What is the fare", "what is the fare?", "What is the fare??", "WHAT is the fare!")
+    asked = [query(n, text, n) for n, text in enumerate(forms)]
+    found = run(asked)
+    assert reasons(found) == {"duplicate": 3, "generic": 1}
+    assert (found.counts.rejected, found.counts.duplicates) == (1, 3)
+    three = run(asked[:3])
+    assert len(three.queries[0].more_evidence) == 2
+    real = run([*asked, query(9, "what is the fare", 4, "user")])
+    assert len(real.queries[0].more_evidence) == 4  # a real one is never left out
+
+
+def test_thousands_of_equal_queries_are_one_and_generic():
+    chunks = [Chunk(f"k{n}", f"d{n}", 0, 50, "", f"The fare of boat {n}.") for n in range(3000)]
+    asked = [
+        Query(f"q{n}", f"what is the fare{'?' * (n % 40)}", origin="llm", chunk=f"k{n}",
+              document=f"d{n}", evidence=Span(f"d{n}", 0, 20))
+        for n in range(3000)
+    ]  # fmt: skip
+    found = filter_queries(asked, chunks, [], FilterSettings())
+    assert found.counts.total == 3000
+    assert reasons(found) == {"duplicate": 2999, "generic": 1}
+
+
+def test_vectors_that_are_all_close_give_few_pairs():
+    """A cluster of n alike vectors has n² / 2 close pairs; of each query only some are seen."""
+    draw = np.random.default_rng(0)
+    vectors = np.concatenate([1 + 0.01 * draw.standard_normal((1500, 8)),
+                              -1 + 0.01 * draw.standard_normal((1500, 8))])  # fmt: skip
+    pairs = list(_close(vectors.astype(np.float32), 0.9))
+    assert len(pairs) <= 3000 * NEAREST
+    assert {other for _, other in pairs} == {*range(1, 1500), *range(1501, 3000)}
+    assert all(one < other and (one < 1500) == (other < 1500) for one, other in pairs)
+
+
+def test_close_vectors_are_found_whatever_the_block(monkeypatch):
+    vectors = np.random.default_rng(3).standard_normal((90, 3)).astype(np.float32)
+    whole = set(_close(vectors, 0.9))
+    monkeypatch.setattr("embedtune.queries.filter.CELLS", 90 * 7)
+    assert set(_close(vectors, 0.9)) == whole
+    rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = rows @ rows.T
+    mean = max(0.0, (cosines.sum() - 90) / (90 * 89))
+    assert whole == {(i, j) for i in range(90) for j in range(i + 1, 90)
+                     if cosines[i, j] >= mean + 0.9 * (1 - mean)}  # fmt: skip
+
+
+def test_a_query_is_judged_by_its_evidence_where_its_chunk_is_gone(tmp_path):
+    """Cut anew, the passage has another id: it is still the one that was copied from."""
+    copied = query(1, "billed at 240 crowns for each started hour until six")
+    moved = replace(copied, chunk="c-before")
+    assert reasons(run([moved])) == {"copied": 1}
+    own = replace(query(2, "how much after dark"), chunk="c-before")
+    seen = []
+
+    def answer(text, passages):
+        seen.append(passages)
+        return opinion(8, (passages.index(PARTS[0]) + 1, PARTS[0].strip()))
+
+    assert judge_with(tmp_path, answer, [own]).queries
+    assert len(seen) == 1
+
+
+def comparison(number: int, text: str) -> Query:
+    return query(number, text, style="comparison", more_evidence=(CHUNKS[4].span,))
+
+
+def test_both_passages_of_a_comparison_are_looked_at(tmp_path):
+    copied = comparison(1, "the canteen opens at noon and closes when the soup is gone")
+    assert reasons(run([copied])) == {"copied": 1}
+
+    def answer(text, passages):
+        assert PARTS[0] in passages
+        assert PARTS[4] in passages  # the retriever has it fourth, out of four others
+        assert len(passages) == 5
+        return opinion(9, (passages.index(PARTS[4]) + 1, PARTS[4].strip()))
+
+    asked = [comparison(2, "do tows or soup end earlier in the night")]
+    (kept,) = judge_with(tmp_path, answer, asked).queries
+    assert kept.more_evidence[0] == CHUNKS[4].span
+
+
+def test_a_comparison_passes_the_round_trip_by_either_passage():
+    asked = [comparison(1, "do tows or soup end earlier")]
+    assert not run(asked, FilterSettings(round_trip=1), retriever=Ranking(4, 1)).rejects
+    assert reasons(run(asked, FilterSettings(round_trip=1), retriever=Ranking(1, 4))) == {
+        "round-trip": 1
+    }
+
+
+def test_queries_without_evidence_pass_what_needs_it(tmp_path):
+    bare = Query("q1", "who pays the driver", origin="llm")
+    found = judge_with(tmp_path, lambda *_: "never asked", [bare], round_trip=1)
+    assert found.queries == (bare,)
+
+
+def test_marks_that_touch_no_chunk_are_told():
+    """Somebody marked a passage of a document that has changed since."""
+    gone = (Span("d-before", 0, 40), CHUNKS[1].span)
+    found = run([query(1, "night tow price", origin="user", more_evidence=gone)])
+    assert any(note.startswith("1 further passages") for note in found.notes)
+    assert found.queries[0].more_evidence == gone
+
+
+def test_repeated_ids_are_counted_each():
+    twice = [query(1, "who feeds the horses", origin="user")] * 2
+    assert filter_queries(twice, CHUNKS, DOCUMENTS, FilterSettings()).counts.accepted == 2
+    generated = [query(1, "who feeds the horses")] * 2
+    counts = filter_queries(generated, CHUNKS, DOCUMENTS, FilterSettings()).counts
+    assert (counts.accepted, counts.duplicates) == (1, 1)
+
+
+HOSTILE = (
+    "\ud800 broken",
+    "=HYPERLINK(1)",
+    "<script>",
+    "a" * 20_000,
+    "？" * 500,
+    "\u202ea",
+    "\x00",
+)
+
+
+def test_hostile_texts_are_texts():
+    asked = [query(n, text) for n, text in enumerate(HOSTILE)]
+    found = run(asked, retriever=BM25(CHUNKS))
+    assert len(found.queries) + len(found.rejects) == len(HOSTILE)
+    assert found.counts == run(asked, retriever=BM25(CHUNKS)).counts
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["night fare", "night fare?", "夜间票价多少", "day fare 2", ""]),
+                  st.integers(0, 4), st.sampled_from(["llm", "user", "extractive"])),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_whatever_comes_the_counts_add_up_and_order_stays(rows):
+    asked = [query(n, text, chunk, origin) for n, (text, chunk, origin) in enumerate(rows)]
+    found = run(asked)
+    places = [asked.index(next(q for q in asked if q.id == kept.id)) for kept in found.queries]
+    assert places == sorted(places)
+    assert {q.id for q in asked if q.origin == "user"} <= {q.id for q in found.queries}
+    assert run(found.queries).queries == found.queries  # once filtered, nothing is left to do

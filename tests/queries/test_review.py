@@ -8,6 +8,7 @@ import pytest
 
 from embedtune.errors import ConfigError
 from embedtune.files import neutralised, unneutralised
+from embedtune.queries.checks import query_id
 from embedtune.queries.filter import FilterSettings, filter_queries
 from embedtune.queries.review import (
     Decision,
@@ -61,6 +62,48 @@ def test_an_edit_that_repeats_another_query_is_a_duplicate():
     found = apply_decisions([one, other], edited)
     assert len(found.queries) == 1
     assert [reject.code for reject in found.rejects] == ["duplicate"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_edit_into_an_undecided_query_makes_one_of_two(order):
+    """Text and evidence, and so the id, are then the same: none is lost without a word."""
+    there = Span("d", 0, 20)
+    made = query_id("ferry fare", there)
+    fare = Query(
+        made, "ferry fare", origin="llm", evidence=there, more_evidence=(Span("d", 60, 70),)
+    )
+    asked = [(QUERIES[0], fare)[n] for n in order]
+    marked = Decision("q1", "edit", "ferry fare", (Span("d", 40, 60),))
+    found = apply_decisions(asked, [marked])
+    assert len(found.queries) + len(found.rejects) == 2
+    assert [(reject.code, reject.unusable) for reject in found.rejects] == [("duplicate", False)]
+    (kept,) = found.queries
+    assert kept.id == made
+    assert set(kept.more_evidence) == {Span("d", 40, 60), Span("d", 60, 70)}
+    assert "reviewed" in kept.flags
+
+
+def test_repeated_ids_are_counted_each():
+    found = apply_decisions([QUERIES[0]] * 3, [])
+    assert (len(found.queries), len(found.rejects)) == (1, 2)
+
+
+def test_decisions_applied_twice_change_nothing_more():
+    made = [Decision("q1", "edit", "末班轮渡几点开？", (Span("d", 40, 60),)),
+            Decision("q2", "keep", relevant=(Span("d", 0, 20),))]  # fmt: skip
+    once = apply_decisions(QUERIES, made)
+    twice = apply_decisions(once.queries, made)
+    assert twice.queries == once.queries
+    assert (twice.applied, twice.unknown) == (1, 1)  # q1 has another id now
+
+
+def test_a_decision_that_is_taken_back_is_none(tmp_path):
+    made = [Decision("q1", "reject"), Decision("q2", "keep"), Decision("q1", "undecided")]
+    found = apply_decisions(QUERIES, made)
+    assert (len(found.queries), found.applied, found.rejects) == (3, 1, ())
+    path = tmp_path / "decisions.jsonl"
+    assert save_decisions(path, made) == 1
+    assert [decision.query for decision in read_decisions(path, CHUNKS)[0]] == ["q2"]
 
 
 def test_no_filter_leaves_out_what_somebody_kept():
@@ -146,6 +189,15 @@ def test_an_unusable_row_is_named_with_line_and_field(tmp_path, row, field):
     assert [decision.query for decision in found] == ["q2"]
     (reject,) = rejects
     assert (reject.line, reject.field, reject.unusable) == (2, field, True)
+
+
+def test_a_wording_that_is_no_query_is_named_not_passed_over(tmp_path):
+    path = table(tmp_path, {"id": "q1", "text": "?", "query": "who pays"},
+                 {"id": "q2", "text": "", "query": "who pays"},
+                 {"id": "q3", "text": "x" * 600, "query": "who pays", "decision": "reject"})  # fmt: skip
+    found, rejects = read_decisions(path, CHUNKS)
+    assert [(reject.line, reject.field) for reject in rejects] == [(2, "text")]
+    assert found == [Decision("q3", "reject")]  # an empty cell is no wording
 
 
 def test_an_unknown_passage_in_the_table_is_named(tmp_path):

@@ -141,6 +141,52 @@ def test_earlier_decisions_are_shown(chromium, tmp_path):
     page.close()
 
 
+def reopened(page, file, decided):
+    file.write_text(review_page("Review of fares", ITEMS, CHUNKS, decided), encoding="utf-8")
+    page.reload()
+    page.requests.pop()
+
+
+@pytest.mark.browser
+def test_what_was_decided_elsewhere_since_wins_over_this_browser(page, tmp_path):
+    page.keyboard.press("k")  # the ferry price is kept here …
+    page.keyboard.press("r")  # … and the last boat rejected
+    later = {"q1": {"query": "q1", "decision": "reject", "note": "by a colleague"}}
+    reopened(page, tmp_path / "review.html", later)
+    assert page.get_attribute("button.reject", "aria-pressed") == "true"
+    assert page.input_value("input[type=text]") == "by a colleague"
+    page.keyboard.press("ArrowRight")
+    assert page.get_attribute("button.reject", "aria-pressed") == "true"  # nobody else did
+    assert page.inner_text("#count") == "2 of 3 decided"
+
+
+@pytest.mark.browser
+def test_a_saved_decision_can_be_taken_back(page, tmp_path):
+    span = {"document": "d", "start": 200, "end": 200 + len(TEXTS[2])}
+    row = {"query": "q1", "decision": "keep", "relevant": [span]}
+    reopened(page, tmp_path / "review.html", {"q1": row})
+    assert page.locator("input[type=checkbox]").first.is_checked()
+    page.keyboard.press("u")
+    assert not page.locator("input[type=checkbox]").first.is_checked()
+    page.reload()
+    page.requests.pop()
+    assert page.inner_text("#count") == "0 of 3 decided"
+    assert saved(page) == [{"query": "q1", "decision": "undecided"}]
+
+
+@pytest.mark.browser
+def test_decisions_stay_when_the_page_shows_other_queries(page, tmp_path):
+    page.keyboard.press("k")
+    items = ITEMS[::-1][:2]
+    file = tmp_path / "review.html"
+    file.write_text(review_page("Review of fares", items, CHUNKS, {}), encoding="utf-8")
+    page.reload()
+    page.requests.pop()
+    assert page.inner_text("#count") == "0 of 2 decided"
+    reopened(page, file, {})
+    assert page.inner_text("#count") == "1 of 3 decided"
+
+
 def test_the_table_neutralises_formulas_and_holds_every_query():
     query = Query("q9", "=HYPERLINK(1)", evidence=Span("d", 0, 5), chunk="c0")
     rows = list(csv.DictReader(io.StringIO(review_table([*ITEMS, ReviewItem(query)], CHUNKS))))

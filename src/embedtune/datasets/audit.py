@@ -10,7 +10,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -193,8 +192,9 @@ def _place(row: LabelledRow | ScoredRow | PairRow) -> str:
 
 def _compare(texts: Sequence[Text], notes: list[str]) -> list[Shared]:
     """What the texts share, those of held-out splits first where not all can be compared."""
+    questions = any(text.what == "query" for text in texts)
     if sum(len(text.text) for text in texts) <= COMPARED:
-        return shared_texts([text.text for text in texts])
+        return shared_texts([text.text for text in texts], questions=questions)
 
     def urgency(number: int) -> tuple[int, str]:
         splits = texts[number].splits
@@ -215,7 +215,7 @@ def _compare(texts: Sequence[Text], notes: list[str]) -> list[Shared]:
     )
     found = {
         (chosen[pair.one], chosen[pair.other]): pair
-        for pair in shared_texts([texts[number].text for number in chosen])
+        for pair in shared_texts([texts[number].text for number in chosen], questions=questions)
     }
     first: dict[str, int] = {}
     for number, text in enumerate(texts):
@@ -703,18 +703,19 @@ def _lengths(
 
 
 def _bars(counts: np.ndarray, limit: int) -> Iterator[tuple[int, int, int]]:
-    """A histogram of up to 24 bars of a round width, one border at the model's limit."""
+    """A histogram of up to 24 bars of a round width, one border at the model's limit.
+
+    The last one holds all that is longer than four times the limit.
+    """
     longest = int(min(counts.max(), 4 * limit))
     width = max(1, math.ceil(longest / 24))
     width = next((step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
                   if step >= width and limit % step == 0), width)  # fmt: skip
-    edges = [*range(0, longest + width, width)]
-    for first, last in pairwise(edges):
-        top = int(counts.max()) if last > longest else last
-        inside = counts > first if last > longest else (counts > first) & (counts <= last)
-        if first == 0:
-            inside = inside | (counts == 0)
-        yield first, max(last, top), int(inside.sum())
+    bars = max(1, math.ceil(longest / width))
+    places = np.minimum((counts - 1).clip(min=0) // width, bars - 1)
+    for bar, texts in enumerate(np.bincount(places, minlength=bars).tolist()):
+        last = int(counts.max()) if bar == bars - 1 else (bar + 1) * width
+        yield bar * width, max(last, (bar + 1) * width), texts
 
 
 def _token_findings(

@@ -151,11 +151,12 @@ class Audit:
 
     def _table(self) -> Iterator[str]:
         for one in self.lengths:
-            cut = f"{one.cut / one.texts:.1%} cut" if one.texts else "none"
+            cut = f"{one.cut / one.texts:.1%} cut"
+            unknown = f"{one.unknown:.1%} of the tokens unknown"
             yield (
                 f"  {LANGUAGES.get(one.language, one.language)} {_plural(one.role)}: "
-                f"{one.texts:,}, median {one.median:,} and at most {one.longest:,} tokens ({self.model} reads "
-                f"{one.limit:,}: {cut}), {one.unknown:.1%} of the tokens unknown"
+                f"{one.texts:,}, median {one.median:,} and at most {one.longest:,} tokens "
+                f"({self.model} reads {one.limit:,}: {cut}), {unknown}"
             )
 
 

@@ -10,20 +10,21 @@ the numbers and names.
 
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from embedtune.datasets.windows import SHORT, Letters, Numbers, WindowIndex
+from embedtune.datasets.windows import QUESTION, SHORT, Letters, Numbers, WindowIndex
 
 Kind = Literal["exact", "edited", "contained", "overlapping", "re-ordered"]
 Mask = npt.NDArray[np.bool_]
 
 NEAR = 0.70  # share of a text found in the other that makes it a copy
+WORDS_CHANGED = 0.15  # share of the words of a sentence that may be others
 WORDS_ALIKE = 0.80  # share of the words, and their order, that two sentences have in common
 SOME = 0.08  # share found at once below which a pair is not looked at further
 DISPLACED = 0.20  # share of what is found that stands in another order
@@ -52,8 +53,9 @@ SMALL = frozenset(  # words whose change leaves a question what it was
     re.findall(
         r"[a-z]+|[\u4e00-\u9fff]",
         "a an the my your our their his her its this that these those is are was were be do does "
-        "did i we you he she it they me us them to of in on at by for from with and or as so just "
-        "please 的了吗呢吧啊嘛地得么我你您他她它们这那个请",
+        "did can could will would should have has had i we you he she it they me us them to of in "
+        "on at by for from with and or as so just please 的了吗呢吧啊嘛地得我你您他她它们这那个"
+        "请问想如何怎样么麽什哪里是否可以能会要在有",
     )
 )
 NUMERIC = re.compile(r"[\d〇零一二三四五六七八九十百千万亿两]")
@@ -70,11 +72,16 @@ class Shared:
     share: float
 
 
-def shared_texts(texts: Sequence[str]) -> list[Shared]:
+def shared_texts(texts: Sequence[str], *, questions: bool = False) -> list[Shared]:
     """Pairs of texts of which one gives the other away, sorted.
 
     Texts without letters share nothing. Texts with the same letters and digits in the same order
     are exact copies; of more than 50 of them a star around the first is listed.
+
+    Args:
+        questions: Of one or two sentences each another word makes another question, so that only
+            small words and typing errors count as edits. Otherwise that holds for texts of a
+            dozen words only.
     """
     copies: dict[str, list[int]] = defaultdict(list)
     letters: dict[str, Letters] = {}
@@ -91,7 +98,7 @@ def shared_texts(texts: Sequence[str]) -> list[Shared]:
     index = WindowIndex(list(letters.values()))
     members = list(copies.values())
     for one, other in index.candidates():
-        kind, share = _judge(index, one, other)
+        kind, share = _judge(index, one, other, questions=questions)
         if kind is None:
             continue
         firsts, seconds = members[one], members[other]
@@ -180,18 +187,22 @@ class Side:
         return found
 
 
-def _judge(index: WindowIndex, one: int, other: int) -> tuple[Kind | None, float]:
+def _judge(
+    index: WindowIndex, one: int, other: int, *, questions: bool = False
+) -> tuple[Kind | None, float]:
     """What two texts of the index share, and which share of the shorter one it is."""
     a, b = index.texts[one], index.texts[other]
     runs = _runs(a, b)
     shorter, longer = sorted((a.weight, b.weight))
     found = sum(a.weight_of(run.a0, run.a1) for run in runs)
-    if found < SOME * shorter and not (a.words and b.words):
+    limit = QUESTION if questions else SHORT
+    sentences = longer < 1.5 * limit
+    if found < SOME * shorter and not sentences:
         return None, 0.0
     left = Side(a, index.common(one), [(run.a0, run.a1) for run in runs])
     right = Side(b, index.common(other), [(run.b0, run.b1) for run in runs])
     if not found:
-        return _short(left, right, [], RECURS + 1.0)
+        return _short(left, right, [], RECURS + 1.0, index.words, strict=questions)
     chain = _chain(a, runs)
     main = sum(a.weight_of(run.a0, run.a1) for run in chain)
     matched = min(left.matched, right.matched)
@@ -200,11 +211,16 @@ def _judge(index: WindowIndex, one: int, other: int) -> tuple[Kind | None, float
     usual = max(4.0, float(np.median(left.common[left.held])))
     share = min(left.matched, right.matched) / shorter
     near: Kind = "edited" if share * shorter >= NEAR * longer else "contained"
-    if shorter < SHORT:
-        return _short(left, right, differences, usual)
     if displaced:
         near, differences = "re-ordered", [Run(0, len(a.codes), 0, len(b.codes))]
-    if not _other_facts(left, right, differences, left.held, usual):
+    if shorter < limit:
+        if sentences:
+            return _short(left, right, differences, usual, index.words, strict=questions)
+        if shorter >= SHORT / 2 and (a.text in b.text or b.text in a.text):
+            return "contained", 1.0
+        if questions:
+            return None, share
+    elif not _other_facts(left, right, differences, left.held, usual):
         rare = int(left.weights[left.held & (left.common <= RECURS)].sum())
         if share >= NEAR:
             return near, share
@@ -224,40 +240,43 @@ def _judge(index: WindowIndex, one: int, other: int) -> tuple[Kind | None, float
 
 
 def _short(
-    left: Side, right: Side, differences: Sequence[Run], usual: float
+    left: Side,
+    right: Side,
+    differences: Sequence[Run],
+    usual: float,
+    known: Mapping[str, int],
+    *,
+    strict: bool,
 ) -> tuple[Kind | None, float]:
-    """The same where one text is a sentence: its words are compared, letters say too little.
+    """The same of two sentences: their words are compared, letters say too little.
 
     In a sentence another word makes another question, so that only small words and typing errors
-    count as edits. Where no other text is like these two, words may also be added and left out,
-    and one in ten may be another.
-    """
-    from rapidfuzz.distance import Indel
+    count as edits. Unless ``strict``, and where no other text is like these two, words may also
+    be added and left out, and one in seven may be another; but no number.
 
+    Args:
+        known: In how many short texts a word stands.
+    """
     a, b = left.text, right.text
     shorter, longer = sorted((a, b), key=lambda text: text.weight)
-    if not longer.words:
-        held = shorter.weight >= SHORT / 2 and shorter.text in longer.text
-        return ("contained", 1.0) if held else (None, 0.0)
+    family = strict or usual > RECURS + 1
+    whole = shorter.weight >= SHORT / 2 and shorter.text in longer.text
+    if whole and shorter.weight < WORDS_ALIKE * longer.weight and not family:
+        return "contained", 1.0
     count = max(len(a.words), len(b.words))
-    operations = Indel.opcodes(a.words, b.words)
-    alike = sum(op.src_end - op.src_start for op in operations if op.tag == "equal") / count
-    family = usual > RECURS + 1
-    if alike < WORDS_ALIKE or (family and _other_facts(left, right, differences, left.held, usual)):
+    differing = list(_changed(a.words, b.words))
+    alike = 1 - sum(max(len(one), len(other)) for one, other in differing) / count
+    if alike < WORDS_ALIKE:
         return None, alike
-    numbers, others = (
-        Counter(filter(NUMERIC.search, side.text.values())) for side in (left, right)
-    )
-    if numbers - others and others - numbers:
+    if usual > RECURS + 1 and _other_facts(left, right, differences, left.held, usual):
         return None, alike
-    changed = sum(
-        max(len(one), len(other))
-        for one, other in _changed(a.words, b.words)
-        if not _same_words(one, other) and ((one and other) or family)
-    )
-    if changed > (0 if family else count / 10):
-        return None, alike
-    return "edited", alike
+    changed = 0
+    for one, other in differing:
+        if all(NUMERIC.search("".join(words)) for words in (one, other)):
+            return None, alike
+        if not _same_words(one, other, known) and ((one and other) or family):
+            changed += max(len(one), len(other))
+    return ("edited" if changed <= (0 if family else WORDS_CHANGED * count) else None), alike
 
 
 def _changed(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
@@ -269,14 +288,16 @@ def _changed(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[Sequence[str]
             yield a[op.src_start : op.src_end], b[op.dest_start : op.dest_end]
 
 
-def _same_words(one: Sequence[str], other: Sequence[str]) -> bool:
+def _same_words(one: Sequence[str], other: Sequence[str], known: Mapping[str, int]) -> bool:
+    """Whether both are small words, or one is the other with a typing error: no other text has
+    that word."""
     from rapidfuzz.distance import Indel
 
     if SMALL.issuperset(one) and SMALL.issuperset(other):
         return True
-    left, right = "".join(one), "".join(other)
-    numbers = any(map(str.isdigit, left + right))
-    return not numbers and Indel.normalized_similarity(left, right) >= MISTYPED
+    if min((known[word] for word in (*one, *other)), default=0) > 1:
+        return False
+    return Indel.normalized_similarity("".join(one), "".join(other)) >= MISTYPED
 
 
 def _other_facts(left: Side, right: Side, gaps: Sequence[Run], held: Mask, usual: float) -> bool:

@@ -7,6 +7,7 @@ tokenizer, so Chinese is read as well as English.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from itertools import pairwise
@@ -35,6 +36,7 @@ LATIN = re.compile(r"[A-Za-z\d]+(?:[-.,:/]\d+)*")  # amid ideographs
 CJK = rf"{HAN}\u3041-\u30ff\uac00-\ud7a3"
 WORD = re.compile(rf"[{CJK}]|(?:(?![{CJK}])[^\W_])+")
 SHORT = 64  # weight under which a text is compared by its words: windows say too little
+QUESTION = 160  # the same of questions
 WIDE = ((0x1100, 0x11FF), (0x2E80, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 
 
@@ -57,7 +59,7 @@ class Letters:
         self.codes = codes
         self.text = codes.tobytes().decode("utf-32-le", "surrogatepass")
         self.places: Numbers = np.concatenate([[0], np.cumsum(weights[kept], dtype=np.int64)])
-        self.words = tuple(WORD.findall(lower)) if self.weight < 1.5 * SHORT else ()
+        self.words = tuple(WORD.findall(lower)) if self.weight < 1.5 * QUESTION else ()
         wide = int(np.count_nonzero(weights == 2))
         patterns = [NUMBER, NAME]
         if wide:
@@ -72,10 +74,6 @@ class Letters:
 
     def weight_of(self, start: int, end: int) -> int:
         return int(self.places[end] - self.places[start])
-
-    def values(self) -> list[str]:
-        """The facts as they stand in ``text``."""
-        return [self.text[start:end] for start, end in self.facts.tolist()]
 
     @cached_property
     def ends(self) -> Numbers:
@@ -128,7 +126,10 @@ def _powers(count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
 
 
 class WindowIndex:
-    """Which windows stand in how many of ``texts`` (distinct, none empty)."""
+    """Which windows stand in how many of ``texts`` (distinct, none empty).
+
+    ``words`` counts in how many of the short ones a word stands.
+    """
 
     def __init__(self, texts: Sequence[Letters]) -> None:
         self.texts = texts
@@ -141,6 +142,7 @@ class WindowIndex:
             windows[order], return_index=True, return_counts=True
         )
         self._common: dict[int, Numbers] = {}
+        self.words = Counter(word for text in texts for word in set(text.words))
 
     def _counts_of(self, text: Letters) -> tuple[Numbers, Numbers]:
         """For each window where it stands among the known, and how many texts hold it."""

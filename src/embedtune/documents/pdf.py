@@ -26,7 +26,7 @@ from embedtune.documents.pdf_lines import (
 )
 from embedtune.documents.pdf_order import Item, arranged
 from embedtune.documents.pdf_rules import Rules, read_rules
-from embedtune.documents.pdf_tables import Table, continued
+from embedtune.documents.pdf_tables import CONTINUED, Table, continued
 from embedtune.documents.reading import Broken, Ocr, Part, Seen
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ LARGER_RANK = 23  # beside numbered headings (outline.py)
 BOLD_RANK = 28
 FEW_CHARACTERS = 20  # of text on a page that was scanned: a stamp, a page number
 UNSURE = 0.8  # confidence of OCR below which a page is named
-MOST_DRAWN = 400_000  # objects on all pages whose lines are looked at; it takes 10 s
+MOST_DRAWN = 250_000  # lines and boxes on all pages that are looked at for tables; it takes 10 s
 NO_OCR = Ocr(advice="scans are not recognised")
 
 
@@ -53,7 +53,6 @@ NO_OCR = Ocr(advice="scans are not recognised")
 class _Page:
     number: int
     lines: list[Line] = field(default_factory=list)
-    drawn: int = 0  # objects on it
     blank: bool = False  # nothing at all is drawn on it
     failed: str = ""
     scanned: bool = False  # what there is to read is drawn, not text
@@ -126,7 +125,7 @@ def _pages(data: bytes, password: str | None, *, tables: bool) -> list[_Page]:
         drawn = 0
         for index in range(len(document)):
             pages.append(_page(document, index, tables=tables, rules=drawn < MOST_DRAWN))
-            drawn += pages[-1].drawn
+            drawn += pages[-1].rules.paths if pages[-1].rules else 0
         return pages
     finally:
         document.close()
@@ -143,8 +142,7 @@ def _page(document: "PdfDocument", index: int, *, tables: bool, rules: bool) -> 
     except pypdfium2.PdfiumError as error:
         result.failed = str(error)
         return result
-    result.drawn = pdfium.FPDFPage_CountObjects(page.raw)
-    result.blank = result.drawn == 0
+    result.blank = pdfium.FPDFPage_CountObjects(page.raw) == 0
     result.lines, turn = read_lines(textpage.raw)
     if tables and len(result.lines) > 1:
         result.rules = read_rules(page.raw, turn) if rules else Rules()
@@ -363,7 +361,11 @@ def _arrange(pages: list[_Page], part: Part) -> None:
         return
     part.meta["tables"] = str(sum(not table.continues for _, table in found))
     if over:
-        part.note(f"tables over two pages joined, repeated headers left out: pages {ranges(over)}")
+        repeated = [number for number, table in found if table.repeated_header]
+        part.note(
+            f"tables over two pages and more joined: pages {ranges(over)}"
+            + (f"; their repeated headers left out: pages {ranges(repeated)}" if repeated else "")
+        )
     unsure = sorted({number for number, table in found if table.uncertain})
     if unsure:
         part.meta["uncertain_tables"] = ranges(unsure)
@@ -401,12 +403,9 @@ def _first_table(page: _Page, titles: set[str]) -> int | None:
     for place, item in enumerate(page.items[: REPEATED_LINES + 1]):
         if isinstance(item, Table):
             return place
-        if item.text not in titles and not _CONTINUED.search(item.text):
+        if item.text not in titles and not CONTINUED.search(item.text):
             return None
     return None
-
-
-_CONTINUED = re.compile(r"\b(?:continued|cont[’']?d)\b|[（(]续|续[）)表]|接上[页表]", re.IGNORECASE)
 
 
 # ---- paragraphs

@@ -126,13 +126,8 @@ class _TextPage:
         return quarters, math.hypot(matrix.c, matrix.d) or 1.0
 
     def _line(self, drawn: _Drawn) -> Line:
-        text = clean(
-            "".join(
-                HYPHEN if code in SOFT_HYPHENS else chr(code)
-                for code in self._codes[drawn.start : drawn.end]
-                if code not in (10, 13)
-            )
-        ).text
+        codes = (code for code in self._codes[drawn.start : drawn.end] if code not in (10, 13))
+        text = clean(_text(codes)).text
         words = tuple(self._words(drawn))
         middle = words[len(words) // 2]
         return Line(
@@ -161,9 +156,8 @@ class _TextPage:
                     break
                 end += 1
             last = self._box(end - 1) if end - 1 > start else first
-            text = "".join(map(chr, codes[start:end]))
-            if end < drawn.end and codes[end] in SOFT_HYPHENS:
-                text += HYPHEN
+            hyphen = end < drawn.end and codes[end] in SOFT_HYPHENS
+            text = _text(codes[start : end + hyphen])
             yield Word(
                 text,
                 min(first[0], last[0]),
@@ -201,7 +195,17 @@ class _TextPage:
 
 
 _BOLD = re.compile(rb"bold|black|heavy|-medi\b|^cmbx?\d", re.IGNORECASE)  # those of TeX too
+_HALF = re.compile("[\ud800-\udfff]")
+_PRIVATE_BULLET = re.compile(r"(?<!\S)[\uf000-\uf0ff](?!\S)")  # of symbol fonts
 _FIXED = re.compile(rb"courier|mono|consol|menlo|typewriter|tt\d+$", re.IGNORECASE)
+
+
+def _text(codes: Iterable[int]) -> str:
+    """pdfium gives characters beyond the first 65,536 in two halves."""
+    text = "".join(HYPHEN if code in SOFT_HYPHENS else chr(code) for code in codes)
+    if _HALF.search(text):
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _PRIVATE_BULLET.sub("•", text)
 
 
 def _shown(code: int) -> bool:

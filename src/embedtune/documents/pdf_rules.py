@@ -11,7 +11,8 @@ from embedtune.documents.pdf_lines import Turn
 THIN = 3.0  # points; a thicker box is no line
 SHORTEST = 6.0  # a line beside text
 NEAR = 3.0  # points between two lines that are meant to be one, or to touch
-MOST_OBJECTS = 10_000  # of a page; with more it is a drawing or a map
+MOST_OBJECTS = 50_000  # of a page, text too
+MOST_PATHS = 10_000  # of a page; with more it is a drawing or a map
 MOST_CROSSINGS = 5_000  # of vertical and horizontal lines
 DEEPEST = 5  # forms within forms
 
@@ -34,6 +35,7 @@ class Rules:
     across: list[Rule] = field(default_factory=list)  # ``at`` is a height
     down: list[Rule] = field(default_factory=list)  # ``at`` is left or right
     fills: list[Box] = field(default_factory=list)
+    paths: int = 0  # how many were looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,10 @@ def read_rules(page: Any, turn: Turn) -> Rules:  # Any: a pointer that ctypes ma
         return Rules()
     top = ((pdfium.FPDFPage_GetObject(page, place), _IDENTITY, 0) for place in range(count))
     seen, unseen = Rules(), Rules()  # white is seen on a coloured ground only
-    for number, (item, matrix) in enumerate(_paths(top)):
-        if number == MOST_OBJECTS:
-            return Rules()
+    number = 0
+    for number, (item, matrix) in enumerate(_paths(top), 1):
+        if number > MOST_PATHS:
+            return Rules(paths=number)
         mode, stroked = ctypes.c_int(), ctypes.c_int()
         pdfium.FPDFPath_GetDrawMode(item, mode, stroked)
         if mode.value or stroked.value:
@@ -70,7 +73,10 @@ def read_rules(page: Any, turn: Turn) -> Rules:  # Any: a pointer that ctypes ma
     across = [r for r in unseen.across if _inside(seen.fills, (r.start + r.end) / 2, r.at)]
     down = [r for r in unseen.down if _inside(seen.fills, r.at, (r.start + r.end) / 2)]
     return Rules(
-        _merged(seen.across + across), _merged(seen.down + down), seen.fills + unseen.fills
+        _merged(seen.across + across),
+        _merged(seen.down + down),
+        seen.fills + unseen.fills,
+        number,
     )
 
 

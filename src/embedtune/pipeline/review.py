@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedtune.errors import ConfigError, NothingUsable
-from embedtune.files import read_jsonl, write_bytes, write_text
+from embedtune.errors import ConfigError, IntegrityError, NothingUsable
+from embedtune.files import write_bytes, write_text
 from embedtune.pipeline.stored import (
     CHUNKS,
     DATASET,
@@ -17,8 +17,16 @@ from embedtune.pipeline.stored import (
     load_rejects,
     stage_facts,
 )
-from embedtune.queries.review import read_decisions, save_decisions
-from embedtune.records import Query, Reject
+from embedtune.queries.review import (
+    STAGE,
+    Decision,
+    as_decided,
+    decision_row,
+    read_decisions,
+    save_decisions,
+    settled,
+)
+from embedtune.records import Chunk, Query, Reject
 from embedtune.relevance import judge
 from embedtune.report.review import ReviewItem, review_page, review_table
 
@@ -40,17 +48,19 @@ class Review:
 def write_review(run: Path, limit: int) -> Review:
     """``review.html`` and ``review.csv`` in the run folder.
 
-    Queries of test come first, then dev, those that a filter left out, and train; ``limit`` of
-    them are shown.
+    Queries of test come first, then dev, those that a filter or the split left out, and train;
+    ``limit`` of them are shown.
 
     Raises:
         ConfigError: The folder holds no run.
         NothingUsable: The run has no queries yet, or began with given data.
+        IntegrityError: Its decisions cannot be read.
     """
     from embedtune.retrieve.bm25 import BM25
 
     stages = _stages(run)
     chunks = load_chunks(run / CHUNKS)
+    by_id = {chunk.id: chunk for chunk in chunks}
     queries = load_queries(run / QUERIES)
     judged: dict[str, dict[str, int]] = judge(queries, chunks, [])
     split: dict[str, str] = {}
@@ -58,28 +68,36 @@ def write_review(run: Path, limit: int) -> Review:
         for name, qrels in load_dataset(run / DATASET).data.qrels.items():
             split |= dict.fromkeys(qrels, name)
             judged |= {query: dict(grades) for query, grades in qrels.items()}
-    reasons = {}
-    if FILTERED in stages:
-        reasons = {
-            reject.item: f"{reject.code}: {reject.message}"
-            for reject in load_rejects(run / FILTERED)
-        }
+    reviewed, reasons = {}, {}
+    for stage in (FILTERED, DATASET):
+        for reject in load_rejects(run / stage) if stage in stages else ():
+            where = reviewed if reject.stage == STAGE else reasons
+            where[reject.item] = f"{reject.code}: {reject.message}"
+    decisions = settled(_earlier(run, by_id))
+    # later stages know an edited query by the id of its new text
+    edited = {query.id: as_decided(query, decisions[query.id]).id for query in queries
+              if query.id in decisions}  # fmt: skip
+
+    def part(query: Query) -> str:
+        return split.get(edited.get(query.id, query.id), "")
 
     def place(query: Query) -> int:
-        return ORDER.index(split.get(query.id, "")) if split.get(query.id, "") in ORDER else 2
+        return ORDER.index(part(query)) if part(query) in ORDER else ORDER.index("")
 
     chosen = sorted(queries, key=place)[:limit]
     hits = BM25(chunks).search([query.text for query in chosen], DEPTH) if chosen else []
     items = []
     for query, found in zip(chosen, hits, strict=True):
-        relevant = tuple(sorted(judged.get(query.id, {}), key=lambda c: (c != query.chunk, c)))
+        now = edited.get(query.id, query.id)
+        known = judged.get(now) or judged.get(query.id, {})
+        relevant = tuple(sorted(known, key=lambda c: (c != query.chunk, c)))
         others = [hit.chunk for hit in found if hit.chunk not in relevant][:CANDIDATES]
+        gone = reviewed.get(query.id, "")
+        reason = gone or ("" if part(query) else reasons.get(now, ""))
         items.append(
-            ReviewItem(query, split.get(query.id, ""), reasons.get(query.id, ""), relevant,
-                       tuple(others))
-        )  # fmt: skip
-    by_id = {chunk.id: chunk for chunk in chunks}
-    decided = _decided(run)
+            ReviewItem(query, "" if gone else part(query), reason, relevant, tuple(others))
+        )
+    decided = {query: decision_row(made) for query, made in decisions.items()}
     page, table = run / "review.html", run / "review.csv"
     write_text(page, review_page(f"Review of {run.name}", items, by_id, decided))
     # spreadsheets need the mark to read UTF-8
@@ -92,13 +110,13 @@ def take_decisions(run: Path, file: Path) -> tuple[int, list[Reject]]:
 
     Raises:
         ConfigError: The folder holds no run, or the file cannot be read.
+        IntegrityError: The earlier decisions cannot be read.
     """
     _stages(run)
     chunks = {chunk.id: chunk for chunk in load_chunks(run / CHUNKS)}
-    earlier = run / DECISIONS
-    old = read_decisions(earlier, chunks)[0] if earlier.is_file() else []
+    old = _earlier(run, chunks)
     new, rejects = read_decisions(file, chunks)
-    return save_decisions(earlier, [*old, *new]), rejects
+    return save_decisions(run / DECISIONS, [*old, *new]), rejects
 
 
 def _stages(run: Path) -> Mapping[str, object]:
@@ -110,9 +128,15 @@ def _stages(run: Path) -> Mapping[str, object]:
     return stages
 
 
-def _decided(run: Path) -> dict[str, dict[str, object]]:
+def _earlier(run: Path, chunks: Mapping[str, Chunk]) -> list[Decision]:
+    """The decisions kept beside the run."""
     path = run / DECISIONS
-    rejects: list[Reject] = []
-    return {row["query"]: row for _, row in read_jsonl(path, rejects, "review")} if (
-        path.is_file()
-    ) else {}  # fmt: skip
+    if not path.is_file():
+        return []
+    made, faults = read_decisions(path, chunks)
+    if faults:
+        raise IntegrityError(
+            f"{path}:{faults[0].line}: {faults[0].field}: {faults[0].message}; mend the line, or "
+            "take it out"
+        )
+    return made

@@ -1,15 +1,13 @@
 """Generated queries that would teach or test the wrong thing, left out with a reason each.
 
 Real queries (origin ``user``) and reviewed ones pass untouched: users ask what they ask, and
-people outrank rules. The rules go from free to
-paid: wording, copies, duplicates, the round trip through a retriever, a language model's opinion.
+people outrank rules. The rules go from free to paid: wording, copies, duplicates, the round trip
+through a retriever, a language model's opinion.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Annotated
 
 import numpy as np
@@ -18,12 +16,18 @@ from pydantic import Field, NonNegativeInt
 from embedtune.embed import Embedder
 from embedtune.embed.tokens import Tokens
 from embedtune.files import visible
-from embedtune.language import HAN
 from embedtune.llm.recorded import RecordedChat, Usage
 from embedtune.queries.checks import GENERIC, locate
 from embedtune.queries.judge import Opinion, ask_opinions
 from embedtune.queries.review import REVIEWED
-from embedtune.queries.terms import han_words, terms_of
+from embedtune.queries.wording import (
+    Wording,
+    context_of,
+    copied_share,
+    frequencies,
+    same_question,
+    wording_of,
+)
 from embedtune.records import (
     Chunk,
     Counts,
@@ -38,11 +42,9 @@ from embedtune.relevance import Overlaps
 from embedtune.relevance import judge as relevant_chunks
 from embedtune.retrieve import Retriever
 from embedtune.settings import Settings
-from embedtune.similar import near_duplicates, normalise
+from embedtune.similar import near_duplicates
 
 STAGE = "filter"
-WORD_RUN, HAN_RUN = 6, 10  # a long n-gram: words, Chinese characters
-RARE = 0.05  # share of the chunks; a term in fewer tells one fact from another
 READABLE = 0.20  # share of unknown tokens above which vectors of a text say nothing
 CELLS = 1 << 25  # cosines held at a time
 NEAREST = 32  # earlier queries that one is compared with, of those whose vectors are close
@@ -51,44 +53,6 @@ SHORTEST_EVIDENCE = 20  # characters; shorter evidence stands anywhere by chance
 DEPTH = 10  # hits in which other passages that answer are looked for
 POOL = 5  # passages the judge sees, the query's own among them
 WRITTEN = ("llm", "scripted")  # origins that the wording rules apply to
-
-CONTEXT = re.compile(
-    r"\b(?:according to|based on|in|from|of|by|does|do) (?:this|the|that|these) (?:above |given |"
-    r"following |provided )?(?:passage|text|excerpt|paragraph|snippet|context|extract)s?\b"
-    # "in the context of the law", "in the text field" need no passage
-    r"(?!-| (?:of|for|box|boxes|field|fields|file|files|message|messages|editor|area|layer|size|style"
-    r"|mode|format|input|colou?r)\b)"
-    r"|\b(?:according to|based on) (?:this|the|that) (?:document|article|author|source|table|figure"
-    r"|(?:given |provided )?information(?= (?:above|provided|given)\b|\W*$))"
-    r"|\bthe (?:author|writer|speaker)s? (?:say|state|mention|describe|suggest|argue)"
-    r"|\b(?:mentioned|described|stated|listed|given|shown|discussed) (?:above|below|here|in the "
-    r"(?:passage|text|table|figure|excerpt))\b|\bthe above\b"
-    r"|\bthis (?:document|section|article|chapter|table|agreement|contract|policy|report|page)\b"
-    r"|上述|前述|这段(?!时间|时期|期间|日子|路|距离)|此段(?!时间|时期|期间)"
-    r"|(?:根据|依据|按照)(?:这|该|此|本|以上|上面)(?:篇|段|份|个|条)?(?:文|段|内容|材料|资料|条|规定|文件|文档)",
-    re.IGNORECASE,
-)
-# these only where they are words of their own: 基本条件, 文本文件 and 网上表格 hold their characters
-HAN_CONTEXT = re.compile(
-    "本(?:文件|文档|文|条例|条|款|节|章|段|表|法|办法|规定|细则|合同|协议|报告|标准|制度|指南|手册)"
-    "|该(?:文件|文档|文章|文|段|条款|条|款|表|合同|协议|规定|办法|法|标准)"
-    "|文中|上文|下文|前款|上表|下表"
-)
-
-# words that turn a question round, and pairs of which one asks for the opposite of the other
-NEGATIONS = frozenset(
-    "not no never without cannot neither nor 不 没 没有 无 未 非 不能 不得 不可 不会 不是 不用 禁止 勿".split()
-)
-TURNING = frozenset(
-    "before after above below under over more most less least fewer first last only except "
-    "之前 之后 以前 以后 以上 以下 以内 以外 最多 最少 最大 最小 最高 最低 最早 最晚 第一 最后 仅 只".split()
-)
-OPPOSITES = tuple(
-    tuple(pair.split("/"))
-    for pair in "from/to in/out on/off up/down 买/卖 甲/乙 男/女 进/出 入/出 上/下 内/外 前/后 大/小 "
-    "多/少 高/低 早/晚 左/右 东/西 南/北 新/旧 收/付 增/减 升/降 开/关 借/贷".split()
-)
-_CHOICE = re.compile(r"(.)[不没]\1")  # 能不能, 有没有: whether, no negation
 
 
 class FilterSettings(Settings):
@@ -106,7 +70,8 @@ class FilterSettings(Settings):
     duplicates: Annotated[float, Field(gt=0, le=1)] | None = Field(
         0.9,
         description="Cosine of two queries' vectors (above that of unrelated ones) from which they "
-        "are one, if they differ in no rare word and no number; null compares letters only.",
+        "are one, if they differ in no number, negation, rare or exchanged word; null compares "
+        "letters only.",
     )
     round_trip: NonNegativeInt = Field(
         0,
@@ -208,6 +173,12 @@ def filter_queries(
             own = {query.id: passages[query.id] for query in kept}
             kept = _judged(kept, drop, settings, judged, found, own, corpus, by_id, chat, progress)
             notes.append(f"judge: {chat.usage.line()}")
+    overlaps = Overlaps(chunks)
+    astray = [span for query in kept for span in query.more_evidence if not any(overlaps.of(span))]
+    if astray:
+        notes.append(
+            f"{len(astray)} further passages of queries stand in no chunk now; they do not count"
+        )
     duplicates = sum(reject.code == "duplicate" for reject in rejects)
     return Filtering(
         tuple(kept),
@@ -272,37 +243,6 @@ def _wording_fault(settings: FilterSettings, passages: dict[str, list[Chunk]]) -
     return fault
 
 
-def context_of(query: str) -> str:
-    """The words by which a query points at a passage that its reader does not see."""
-    if found := CONTEXT.search(query):
-        return found[0]
-    matches = list(HAN_CONTEXT.finditer(query))
-    if matches:
-        borders = {0, *accumulate(map(len, han_words(query)))}
-        for match in matches:
-            if {match.start(), match.end()} <= borders:
-                return match[0]
-    return ""
-
-
-def copied_share(query: str, passage: str) -> float:
-    """Share of a query's long n-grams (6 words or 10 Chinese characters) that stand in the
-    passage; 0 for a query shorter than one."""
-    own = _long_grams(query)
-    return len(own & _long_grams(passage)) / len(own) if own else 0.0
-
-
-def _long_grams(text: str) -> set[tuple[str, ...]]:
-    items = re.findall(rf"[{HAN}]|(?:(?![{HAN}])[^\W_])+", normalise(text))
-    han = [bool(re.match(f"[{HAN}]", item)) for item in items]
-    # a gram's length follows its first item; names in Latin letters inside Chinese count as one
-    return {
-        tuple(items[start : start + length])
-        for start in range(len(items))
-        if start + (length := HAN_RUN if han[start] else WORD_RUN) <= len(items)
-    }
-
-
 # ---- duplicates
 
 
@@ -347,12 +287,12 @@ def _same_as(
     queries: Sequence[Query], pairs: Iterable[tuple[int, int]], chunks: Sequence[Chunk]
 ) -> dict[int, int]:
     """Index -> index of the earlier query that asks the same; ``pairs`` (i < j) are candidates."""
-    wordings: dict[int, _Wording] = {}
+    wordings: dict[int, Wording] = {}
     frequent: dict[str, float] | None = None
 
-    def wording(index: int) -> _Wording:
+    def wording(index: int) -> Wording:
         if index not in wordings:
-            wordings[index] = _wording(queries[index].text)
+            wordings[index] = wording_of(queries[index].text)
         return wordings[index]
 
     stands_for: dict[int, int] = {}
@@ -361,9 +301,9 @@ def _same_as(
         if other in stands_for or _settled(queries[other]):
             continue
         if frequent is None:
-            frequent = _frequencies(chunks)
+            frequent = frequencies(chunks)
         a, b = wording(first), wording(other)
-        if _same_question(a, b, frequent) and (
+        if same_question(a, b, frequent) and (
             queries[first].chunk == queries[other].chunk
             or 2 * len(a.terms & b.terms) >= len(a.terms | b.terms)
         ):
@@ -413,64 +353,6 @@ def _close(vectors: np.ndarray, share: float) -> Iterable[tuple[int, int]]:
             if len(near) > NEAREST:
                 near = near[np.argsort(-own[near], kind="stable")[:NEAREST]]
             yield from ((int(earlier), place) for earlier in near)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wording:
-    """What tells two questions apart: content words without endings, and words that turn it."""
-
-    terms: frozenset[str]
-    turns: frozenset[str]
-    letters: frozenset[str]  # words of English, characters of Chinese
-
-
-def _wording(text: str) -> _Wording:
-    folded = normalise(text)
-    words = set(re.findall(r"[^\W_]+(?:['’]t\b)?", folded))
-    han = han_words(_CHOICE.sub(r"\1", folded)) if re.search(f"[{HAN}]", folded) else []
-    turns = TURNING & {*words, *han}
-    if NEGATIONS & {*words, *han} or any(word.endswith(("n't", "n’t")) for word in words):
-        turns |= {"not"}
-    return _Wording(
-        frozenset(map(_stem, terms_of(text))),
-        frozenset(turns),
-        frozenset(words) | frozenset(re.findall(f"[{HAN}]", folded)),
-    )
-
-
-def _stem(word: str) -> str:
-    """An English word without the ending of its number or tense."""
-    if not word.isascii() or not word.isalpha() or len(word) < 4:
-        return word
-    return re.sub(r"(?:ing|ed|es|s)$", "", word).rstrip("e") or word
-
-
-def _frequencies(chunks: Sequence[Chunk]) -> dict[str, float]:
-    """Share of the chunks that hold a term; 0 for terms of a single one, which are rare in any."""
-    counts = Counter(term for chunk in chunks for term in set(map(_stem, terms_of(chunk.embedded))))
-    return {term: count / len(chunks) if count > 1 else 0.0 for term, count in counts.items()}
-
-
-def _same_question(one: _Wording, other: _Wording, frequent: dict[str, float]) -> bool:
-    """Whether nothing stands in one of them only that makes it another question.
-
-    That is a number, a word that is rare in the corpus, a word that turns the question round, and
-    a word of the corpus in the place of another.
-    """
-    apart = one.terms ^ other.terms
-    if one.turns != other.turns or any(
-        any(map(str.isdigit, term)) or frequent.get(term, 1.0) < RARE for term in apart
-    ):
-        return False
-    mine, theirs = one.letters - other.letters, other.letters - one.letters
-    if any((a in mine and b in theirs) or (b in mine and a in theirs) for a, b in OPPOSITES):
-        return False
-    exchanged = all(
-        any(term in frequent for term in own - rest.terms)
-        for own, rest in ((one.terms, other), (other.terms, one))
-    )
-    few = len(apart) <= max(2, len(one.terms & other.terms))
-    return not (exchanged and few)
 
 
 # ---- round trip

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from embedtune.queries.extractive import terms_of
+from embedtune.queries.terms import terms_of
 from embedtune.records import Chunk, Query
 
 FEWEST = 10  # real queries, below which nothing is said
+SAMPLE = 2000  # queries of each kind whose passages are looked at, the first by id: ids are hashes
 APART = 0.5
 QUESTION = re.compile(
     r"[?？]\s*$|^\s*(?:who|whom|whose|what|when|where|which|why|how|is|are|am|was|were|do|does|did"
@@ -63,7 +64,7 @@ class Gap:
             ]
         return [
             f"generated queries differ from the {self.real} real ones in {measure.name}: "
-            f"{measure.generated:.2g} against {measure.real:.2g} (apart by {measure.apart:.2f} of "
+            f"{measure.generated:.3g} against {measure.real:.3g} (apart by {measure.apart:.2f} of "
             "1); give queries.examples and styles that fit"
             for measure in wide
         ]
@@ -75,39 +76,47 @@ def query_gap(
     """Compare generated with real queries; None with fewer than 10 real ones or no generated."""
     if len(real) < FEWEST or not generated:
         return None
+    ours, theirs = ([(q, terms_of(q.text)) for q in queries] for queries in (generated, real))
     measures = []
-    for name, value, middle in (
-        ("length in content words", _length, median),
-        ("share of full questions", _is_question, np.mean),
-        ("share of words taken from the passage", _overlap, median),
+    for name, values, middle in (
+        ("length in content words", _lengths, median),
+        ("share of full questions", _questions, np.mean),
+        ("share of words taken from the passage", _overlaps, median),
     ):
-        ours = [found for query in generated if (found := value(query, chunks)) is not None]
-        theirs = [found for query in real if (found := value(query, chunks)) is not None]
-        if ours and theirs:
+        own, other = values(ours, chunks), values(theirs, chunks)
+        if own and other:
             measures.append(
-                Measure(name, float(middle(ours)), float(middle(theirs)), _apart(ours, theirs))
+                Measure(name, float(middle(own)), float(middle(other)), _apart(own, other))
             )
-    known = {term for query in generated for term in terms_of(query.text)}
-    asked = [term for query in real for term in terms_of(query.text)]
+    known = {term for _, terms in ours for term in terms}
+    asked = [term for _, terms in theirs for term in terms]
     if asked:
         missing = sum(term not in known for term in asked) / len(asked)
         measures.append(Measure("words that no generated query has", 0.0, missing, missing))
     return Gap(len(generated), len(real), tuple(measures))
 
 
-def _length(query: Query, chunks: Mapping[str, Chunk]) -> float:
-    return float(len(terms_of(query.text)))
+_Asked = Sequence[tuple[Query, list[str]]]  # queries with their content words
 
 
-def _is_question(query: Query, chunks: Mapping[str, Chunk]) -> float:
-    return float(bool(QUESTION.search(query.text)))
+def _lengths(queries: _Asked, chunks: Mapping[str, Chunk]) -> list[float]:
+    return [float(len(terms)) for _, terms in queries]
 
 
-def _overlap(query: Query, chunks: Mapping[str, Chunk]) -> float | None:
-    terms = set(terms_of(query.text))
-    if not terms or query.chunk not in chunks:
-        return None
-    return len(terms & set(terms_of(chunks[query.chunk].embedded))) / len(terms)
+def _questions(queries: _Asked, chunks: Mapping[str, Chunk]) -> list[float]:
+    return [float(bool(QUESTION.search(query.text))) for query, _ in queries]
+
+
+def _overlaps(queries: _Asked, chunks: Mapping[str, Chunk]) -> list[float]:
+    held: dict[str, set[str]] = {}
+    shares = []
+    for query, terms in sorted(queries, key=lambda asked: asked[0].id)[:SAMPLE]:
+        if terms and query.chunk in chunks:
+            if query.chunk not in held:
+                held[query.chunk] = set(terms_of(chunks[query.chunk].embedded))
+            own = set(terms)
+            shares.append(len(own & held[query.chunk]) / len(own))
+    return shares
 
 
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> float:

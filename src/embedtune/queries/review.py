@@ -20,18 +20,21 @@ from embedtune.files import (
     write_jsonl,
 )
 from embedtune.language import language_of
-from embedtune.queries.generate import clean_query, query_id, text_fault
+from embedtune.queries.checks import clean_query, query_id, text_fault
 from embedtune.records import Chunk, Query, Reject, Span
 
 STAGE = "review"
 REVIEWED = "reviewed"  # the flag of a query somebody kept or edited: filters leave it alone
-Action = Literal["keep", "edit", "reject"]
+Action = Literal["keep", "edit", "reject", "undecided"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One person's decision about one query. ``relevant``: stretches that answer it too."""
+    """One person's decision about one query. ``relevant``: stretches that answer it too.
+
+    ``undecided`` takes an earlier decision back.
+    """
 
     query: str  # id
     action: Action
@@ -51,33 +54,43 @@ class Reviewed:
 
 
 def apply_decisions(queries: Sequence[Query], decisions: Iterable[Decision]) -> Reviewed:
-    """Reject, reword and widen queries as decided; of several decisions the last one holds."""
-    by_query = {decision.query: decision for decision in decisions}
+    """Reject, reword and widen queries as decided; of several decisions the last one holds.
+
+    Queries that ask the same once one of them is edited become one, with the evidence of both.
+    """
+    by_query = settled(decisions)
     kept: dict[str, Query] = {}
     rejects = []
     for query in queries:
         decision = by_query.get(query.id)
-        if decision is None:
-            kept.setdefault(query.id, query)
-        elif decision.action == "reject":
+        if decision is not None and decision.action == "reject":
             why = f"rejected in the review{f': {decision.note}' if decision.note else ''}"
             rejects.append(Reject(STAGE, "reviewed", why, item=query.id,
                                   excerpt=visible(query.text), unusable=False))  # fmt: skip
-        else:
-            changed = _decided(query, decision)
-            if changed.id in kept:
-                rejects.append(
-                    Reject(STAGE, "duplicate", "as edited it asks what another query asks",
-                           item=query.id, excerpt=visible(changed.text), unusable=False)
-                )  # fmt: skip
-            else:
-                kept[changed.id] = changed
+            continue
+        changed = query if decision is None else as_decided(query, decision)
+        if twin := kept.get(changed.id):
+            rejects.append(
+                Reject(STAGE, "duplicate", "it asks what another query, as edited, asks",
+                       item=query.id, excerpt=visible(changed.text), unusable=False)
+            )  # fmt: skip
+            more = dict.fromkeys((*twin.more_evidence, *changed.more_evidence))
+            flags = dict.fromkeys((*twin.flags, *changed.flags))
+            changed = replace(twin, more_evidence=tuple(more), flags=tuple(flags))
+        kept[changed.id] = changed
     present = {query.id for query in queries}
     unknown = sum(query not in present for query in by_query)
     return Reviewed(tuple(kept.values()), tuple(rejects), len(by_query) - unknown, unknown)
 
 
-def _decided(query: Query, decision: Decision) -> Query:
+def settled(decisions: Iterable[Decision]) -> dict[str, Decision]:
+    """Query id -> the last decision about it; none for those that were taken back."""
+    last = {decision.query: decision for decision in decisions}
+    return {query: made for query, made in last.items() if made.action != "undecided"}
+
+
+def as_decided(query: Query, decision: Decision) -> Query:
+    """A query that is kept or edited; an edit changes its id, which is made of its text."""
     more = list(query.more_evidence)
     for span in decision.relevant:
         if span not in query.spans and span not in more:
@@ -124,12 +137,13 @@ def read_decisions(path: Path, chunks: Mapping[str, Chunk]) -> tuple[list[Decisi
 
 def save_decisions(path: Path, decisions: Iterable[Decision]) -> int:
     """Write decisions, the last one about each query; returns how many there are."""
-    last = {decision.query: decision for decision in decisions}
-    write_jsonl(path, (_row(decision) for decision in last.values()))
+    last = settled(decisions)
+    write_jsonl(path, map(decision_row, last.values()))
     return len(last)
 
 
-def _row(decision: Decision) -> dict[str, Any]:
+def decision_row(decision: Decision) -> dict[str, Any]:
+    """A decision as a line of ``decisions.jsonl``."""
     row = {"query": decision.query, "decision": decision.action}
     if decision.text:
         row["text"] = decision.text
@@ -154,7 +168,8 @@ def _row_fault(
     text = row.get("text", "")
     if not isinstance(text, str):
         return "text", f"{visible(repr(text), 40)}; expected text"
-    if action.strip().lower() == "edit" and (fault := text_fault(clean_query(text), "")):
+    edited = action.strip().lower() == "edit" or (table and text.strip() and _reworded(row))
+    if edited and (fault := text_fault(clean_query(unneutralised(text)), "")):
         return "text", f"an edited query needs its new text ({fault[1]})"
     if table:
         unknown = [chunk for chunk in _named(row) if chunk not in chunks]
@@ -176,8 +191,7 @@ def _decision(row: Mapping[str, Any], chunks: Mapping[str, Chunk], table: bool) 
         note = row.get("note")
         return Decision(row["query"], action, text, relevant, note if isinstance(note, str) else "")
     relevant = tuple(chunks[name].span for name in _named(row))
-    reworded = clean_query(text) != clean_query(unneutralised(row.get("query") or ""))
-    if reworded and action in ("", "keep") and not text_fault(clean_query(text), ""):
+    if text.strip() and _reworded(row):
         action = "edit"
     if not action and relevant:
         action = "keep"
@@ -185,6 +199,12 @@ def _decision(row: Mapping[str, Any], chunks: Mapping[str, Chunk], table: bool) 
         return None
     return Decision(row["id"].strip(), action, text if action == "edit" else "", relevant,
                     row.get("note") or "")  # fmt: skip
+
+
+def _reworded(row: Mapping[str, Any]) -> bool:
+    """Whether the text of a row of the table was changed, and no other decision stands there."""
+    text, before = (clean_query(unneutralised(row.get(name) or "")) for name in ("text", "query"))
+    return text != before and row["decision"].strip().lower() in ("", "keep")
 
 
 def _named(row: Mapping[str, Any]) -> list[str]:

@@ -53,7 +53,6 @@ def review_page(
         "items": [_item(item, chunks) for item in items],
         "passages": {name: _passage(chunks[name]) for name in named if name in chunks},
         "decided": decided,
-        "key": hashlib.sha256("\n".join(item.query.id for item in items).encode()).hexdigest(),
     }
     env = environment()
     script, _, _ = env.loader.get_source(env, "review.js")

@@ -25,22 +25,33 @@ const TEXTS = {
 };
 const data = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
-const store = "embedtune-review-" + data.key;
+const store = "embedtune-review-" + location.pathname;
 let language = (navigator.language || "").toLowerCase().startsWith("zh") ? "zh" : "en";
 let decisions = {};
+let unsaved = {}; // id -> { made, was }: decided in this browser, and what the run said then
 let here = 0;
 let visible = [];
 let editing = false;
 
+const saved = (id) => JSON.stringify(data.decided[id] || null);
+
 function load() {
-  for (const [id, row] of Object.entries(data.decided)) decisions[id] = row;
+  for (const [id, row] of Object.entries(data.decided)) decisions[id] = { ...row };
   try {
-    Object.assign(decisions, JSON.parse(localStorage.getItem(store) || "{}"));
+    unsaved = JSON.parse(localStorage.getItem(store) || "{}");
   } catch { /* a browser that keeps nothing: decisions last as long as the page */ }
+  for (const [id, { made, was }] of Object.entries(unsaved)) {
+    if (was !== saved(id)) delete unsaved[id]; // decided elsewhere since
+    else if (made) decisions[id] = made;
+    else delete decisions[id];
+  }
 }
 
-function remember() {
-  try { localStorage.setItem(store, JSON.stringify(decisions)); } catch { /* as above */ }
+function remember(id) {
+  const made = decisions[id] || null;
+  if (JSON.stringify(made) === saved(id)) delete unsaved[id];
+  else unsaved[id] = { made, was: saved(id) };
+  try { localStorage.setItem(store, JSON.stringify(unsaved)); } catch { /* as above */ }
 }
 
 function make(tag, properties = {}, ...children) {
@@ -71,12 +82,12 @@ function decide(action) {
   const item = visible[here];
   if (!item) return;
   const made = decisions[item.id] || { query: item.id };
-  if (action) made.decision = action; else delete made.decision;
+  if (action) made.decision = action; else { delete made.decision; delete made.relevant; }
   editing = action === "edit";
   if (action === "edit") made.text = made.text || item.text;
-  if (!made.decision && !(made.relevant || []).length && !made.note) delete decisions[item.id];
+  if (!made.decision && !made.note) delete decisions[item.id];
   else decisions[item.id] = made;
-  remember();
+  remember(item.id);
   if (action === "keep" || action === "reject") move(1); else draw();
 }
 
@@ -89,7 +100,7 @@ function tick(name) {
   made.relevant = marked.length === (made.relevant || []).length ? [...marked, span] : marked;
   if (!made.decision) made.decision = "keep";
   decisions[item.id] = made;
-  remember();
+  remember(item.id);
   draw();
 }
 
@@ -160,14 +171,14 @@ function draw() {
   if (made.decision === "edit") {
     const area = make("textarea", { rows: 2, value: made.text || item.text });
     area.setAttribute("aria-label", t.wording);
-    area.addEventListener("input", () => { made.text = area.value; remember(); });
+    area.addEventListener("input", () => { made.text = area.value; remember(item.id); });
     parts.push(area);
     if (editing) setTimeout(() => area.focus(), 0);
   }
   const note = make("input", { type: "text", value: made.note || "", placeholder: t.note });
   note.setAttribute("aria-label", t.note);
   note.addEventListener("input", () => {
-    made.query = item.id; made.note = note.value; decisions[item.id] = made; remember();
+    made.query = item.id; made.note = note.value; decisions[item.id] = made; remember(item.id);
   });
   parts.push(note, make("h2", {}, t.relevant));
   item.relevant.forEach((entry) => parts.push(passage(entry.id, entry.parts, 0)));
@@ -177,8 +188,9 @@ function draw() {
 }
 
 function save() {
-  const lines = data.items.map((item) => decisions[item.id]).filter((made) => made && made.decision)
-    .map((made) => JSON.stringify(made));
+  const lines = data.items
+    .map(({ id }) => decided({ id }) ? decisions[id] : data.decided[id] && { query: id, decision: "undecided" })
+    .filter(Boolean).map((made) => JSON.stringify(made));
   const link = make("a", {
     href: URL.createObjectURL(new Blob([lines.join("\n"), lines.length ? "\n" : ""], { type: "application/jsonl" })),
     download: "decisions.jsonl",
