@@ -85,7 +85,11 @@ def test_the_page_knows_edited_queries_and_what_the_split_left_out(finished, com
     tested = [name for name, row in before.items() if row["split"] == "test"]
     saved = tmp_path / "decisions.jsonl"
     edit = {"query": tested[2], "decision": "edit", "text": "which of these is never asked"}
-    saved.write_text(json.dumps(edit) + "\n", "utf-8")
+    trained = next(name for name, row in before.items() if row["split"] == "train")
+    evidence = next(row["evidence"] for row in rows(run / "03-queries" / "queries.jsonl")
+                    if row["id"] == trained)  # fmt: skip
+    mark = {"query": tested[3], "decision": "keep", "relevant": [evidence]}
+    saved.write_text(f"{json.dumps(edit)}\n{json.dumps(mark)}\n", "utf-8")
     assert command("review", run, "--decisions", saved).code == 0
     assert command("run", "-c", config).code == 0
     command("review", run)
@@ -95,6 +99,7 @@ def test_the_page_knows_edited_queries_and_what_the_split_left_out(finished, com
     held = {row["_id"] for row in rows(run / "05-dataset" / "queries.jsonl")}
     dropped = {row["item"]: row["code"] for stage in ("04-filtered", "05-dataset")
                for row in rows(run / stage / "rejects.jsonl")}  # fmt: skip
+    assert dropped[trained] == "border"  # it is about a passage that answers a test query
     for name, row in after.items():
         assert (row["status"] == "in") == bool(row["split"]), row
         if name in dropped:

@@ -192,9 +192,9 @@ def test_an_unusable_row_is_named_with_line_and_field(tmp_path, row, field):
 
 
 def test_a_wording_that_is_no_query_is_named_not_passed_over(tmp_path):
-    path = table(tmp_path, {"id": "q1", "text": "?", "query": "who pays"},
-                 {"id": "q2", "text": "", "query": "who pays"},
-                 {"id": "q3", "text": "x" * 600, "query": "who pays", "decision": "reject"})  # fmt: skip
+    long = {"id": "q3", "text": "x" * 600, "query": "who pays", "decision": "reject"}
+    mark = {"id": "q1", "text": "?", "query": "who pays"}
+    path = table(tmp_path, mark, {"id": "q2", "text": "", "query": "who pays"}, long)
     found, rejects = read_decisions(path, CHUNKS)
     assert [(reject.line, reject.field) for reject in rejects] == [(2, "text")]
     assert found == [Decision("q3", "reject")]  # an empty cell is no wording

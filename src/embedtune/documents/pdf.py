@@ -25,6 +25,7 @@ from embedtune.documents.pdf_lines import (
     unspaced,
 )
 from embedtune.documents.pdf_order import Item, arranged
+from embedtune.documents.pdf_rows import LEADER
 from embedtune.documents.pdf_rules import Rules, read_rules
 from embedtune.documents.pdf_tables import CONTINUED, Table, continued
 from embedtune.documents.reading import Broken, Ocr, Part, Seen
@@ -583,7 +584,8 @@ def _joint(above: Line, line: Line, layout: _Layout, *, new_page: bool) -> str:
             return "\n\n"
     if above.text.endswith(HYPHEN):
         return HYPHEN if line.text[:1].islower() else ""
-    row = layout.stretched(above) or layout.stretched(line) or _FIGURES.search(above.text)
+    row = layout.stretched(above) or layout.stretched(line)
+    row = row or _FIGURES.search(above.text) or LEADER.search(above.text)
     if row or _BULLET.match(line.text):
         return "\n"
     ended = above.text.endswith(("。", "！", "？", ".", "!", "?", "；", "：", ";", ":"))
@@ -619,7 +621,8 @@ def _numbered(line: Line) -> bool:
     if _BULLET.match(line.text) or len(line.words) < 2:
         return bool(_BULLET.match(line.text))
     number, text = line.words[:2]
-    return number.text.isdecimal() and text.left - number.right > WIDE_GAP * line.size
+    numeral = number.text.isdecimal() and len(number.text) < 3 and not text.text[0].isdecimal()
+    return numeral and text.left - number.right > WIDE_GAP * line.size
 
 
 def _first_word(line: Line) -> float:

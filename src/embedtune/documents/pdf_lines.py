@@ -12,6 +12,7 @@ from typing import Any
 from embedtune.documents.clean import clean
 
 HYPHEN = "\ufffe"  # stands for a hyphen at a line end
+JUMP = 0.7  # em between baselines of two lines
 EVEN = 1.25  # times the smallest gap between words that the others have in justified text
 SOFT_HYPHENS = (0x02, 0xFFFE)  # pdfium's signs for it
 FORCE_BOLD = 0x40000  # flags of fonts
@@ -104,7 +105,7 @@ class _TextPage:
             weights[line.quarters] += line.end - line.start
         if weights:
             self._turn = Turn(weights.most_common(1)[0][0])
-        return [self._line(line) for line in drawn], self._turn
+        return [line for place in drawn for line in self._lines(place)], self._turn
 
     def _drawn(self) -> Iterator[_Drawn]:
         codes, start = self._codes, 0
@@ -125,10 +126,23 @@ class _TextPage:
         quarters = round(math.atan2(matrix.b, matrix.a) / (math.pi / 2)) % 4
         return quarters, math.hypot(matrix.c, matrix.d) or 1.0
 
-    def _line(self, drawn: _Drawn) -> Line:
-        codes = (code for code in self._codes[drawn.start : drawn.end] if code not in (10, 13))
-        text = clean(_text(codes)).text
-        words = tuple(self._words(drawn))
+    def _lines(self, drawn: _Drawn) -> Iterator[Line]:
+        """Mostly one; now and then pdfium does not see where a line ends."""
+        words = list(self._words(drawn))
+        jumps = [
+            number
+            for number, (before, word) in enumerate(pairwise(words), 1)
+            if abs(before.base - word.base) > JUMP * max(before.size, word.size)
+        ]
+        if not jumps:
+            codes = (code for code in self._codes[drawn.start : drawn.end] if code not in (10, 13))
+            yield self._line(words, clean(_text(codes)).text, drawn)
+            return
+        for start, end in pairwise([0, *jumps, len(words)]):
+            text = clean(joined(word.text for word in words[start:end])).text
+            yield self._line(words[start:end], text, drawn)
+
+    def _line(self, words: list[Word], text: str, drawn: _Drawn) -> Line:
         middle = words[len(words) // 2]
         return Line(
             text=" ".join(text.split()),
@@ -137,7 +151,7 @@ class _TextPage:
             base=middle.base,
             size=middle.size,
             bold=all(word.bold for word in (words[0], middle, words[-1])),
-            words=words,
+            words=tuple(words),
             turned=drawn.quarters != self._turn.quarters,
         )
 

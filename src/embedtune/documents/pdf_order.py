@@ -6,12 +6,11 @@ some programs draw the lines of two columns by turns, or tables last.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from statistics import median
 
 from embedtune.documents.pdf_aligned import aligned_tables
-from embedtune.documents.pdf_lines import Line, Word, columns, gaps, line_of
+from embedtune.documents.pdf_lines import Line, Word, columns, gaps, line_of, unspaced
 from embedtune.documents.pdf_rules import Rules
 from embedtune.documents.pdf_tables import Table, ruled_tables, without
 
@@ -67,6 +66,7 @@ def arranged(lines: list[Line], rules: Rules | None) -> list[Item]:
     ordered = _in_order(lines, gutter)
     if gutter:
         _set_sides(ordered, gutter)
+    ordered = _whole(ordered)
     items: list[Item] = list(ordered)
     for table in sorted(tables, key=lambda table: -table.top):
         items.insert(_place(items, table, gutter), table)
@@ -126,13 +126,18 @@ def _pieces(line: Line) -> list[Line]:
 
 
 def _prose(lines: Sequence[Line]) -> bool:
+    """Most of the letters stand in lines that fill the width."""
     if len(lines) < COLUMN_LINES:
         return False
     width = max(line.right for line in lines) - min(line.left for line in lines)
-    return (
-        median(line.right - line.left for line in lines) >= COLUMN_FILLED * width
-        and median(columns(line.text) for line in lines) >= COLUMN_LETTERS
-    )
+    filled = [line for line in lines if _fills(line, width)]
+    letters = sum(columns(line.text) for line in filled)
+    return len(filled) >= COLUMN_LINES and letters > 0.6 * sum(columns(x.text) for x in lines)
+
+
+def _fills(line: Line, width: float) -> bool:
+    long = columns(line.text) >= COLUMN_LETTERS
+    return long and line.right - line.left > COLUMN_FILLED * width
 
 
 def _free(lines: list[Line], gutter: _Gutter | None, number: int) -> Iterator[Word]:
@@ -157,10 +162,7 @@ def _prose_heights(lines: list[Line], gutter: _Gutter) -> Iterator[float]:
     for side in (-1, 1):
         pieces = [p for line in lines for p in _pieces(line) if gutter.side(p) == side]
         width = max((piece.right - piece.left for piece in pieces), default=0.0)
-        for piece in pieces:
-            long = columns(piece.text) >= COLUMN_LETTERS
-            if long and piece.right - piece.left > COLUMN_FILLED * width:
-                yield piece.base
+        yield from (piece.base for piece in pieces if _fills(piece, width))
 
 
 # ---- order
@@ -213,6 +215,27 @@ def _downwards(lines: list[Line]) -> list[Line]:
     if any(upper.base - lower.base < 0.5 * lower.size for upper, lower in pairwise(ordered)):
         return lines
     return ordered
+
+
+def _whole(lines: Sequence[Line]) -> list[Line]:
+    """Lines that were drawn in pieces, from left to right, in one."""
+    whole: list[Line] = []
+    for line in lines:
+        above = whole[-1] if whole else None
+        if (
+            above
+            and above.side == line.side
+            and abs(above.base - line.base) < 0.3 * line.size
+            and line.left > above.right
+        ):
+            joint = "" if unspaced(above.text[-1:]) and unspaced(line.text[:1]) else " "
+            whole[-1] = replace(
+                above, text=above.text + joint + line.text, right=line.right,
+                bold=above.bold and line.bold, words=above.words + line.words,
+            )  # fmt: skip
+        else:
+            whole.append(line)
+    return whole
 
 
 def _place(items: Sequence[Item], table: Table, gutter: _Gutter | None) -> int:

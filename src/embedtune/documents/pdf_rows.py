@@ -35,7 +35,7 @@ _NUMBERING = re.compile(
     r"|(?:Item|Part|Section|Chapter|Article|Note|Table|Figure)\s+\w{1,4}[.:]?|[注表图]\s?\d+[:：.]?",
     re.IGNORECASE,
 )
-_LEADER = re.compile(r"(?:\.\s?){4,}|…{2,}|·{4,}")
+LEADER = re.compile(r"(?:\.\s?){4,}|…{2,}|·{4,}")
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Row:
     @property
     def several(self) -> bool:
         """Whether there are cells: a number before a text makes none, nor dots up to a page."""
-        if any(_LEADER.search(piece.text) for piece in self.pieces):
+        if any(LEADER.search(piece.text) for piece in self.pieces):
             return False
         return len(self.pieces) > 2 or (
             len(self.pieces) == 2 and not _NUMBERING.fullmatch(self.pieces[0].text)
@@ -172,7 +172,7 @@ def figure_text(text: str) -> str:
     if not FIGURE.fullmatch(text):
         return text
     text = re.sub(rf"({_SIGN})\s+", r"\1", text)
-    return re.sub(r"(?<=[\d—–-])\s+(?=[%‰)])", "", text)
+    return re.sub(r"(?<=[\d)—–-])\s+(?=[%‰)])", "", text)
 
 
 def is_prose(pieces: list[Piece]) -> bool:

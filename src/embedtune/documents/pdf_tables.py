@@ -208,15 +208,24 @@ def _unruled(cells: _Cells) -> bool:
 def _tidied(
     rows: list[list[str]], sides: list[tuple[float, float]]
 ) -> tuple[list[list[str]], list[tuple[float, float]]]:
-    """Signs of currency and per cent put to their figures, empty rows and columns dropped."""
+    """Signs of currency and per cent put to their figures, and what else stands in their columns to
+    those of the figures; empty rows and columns dropped."""
     width = len(sides)
     rows = [row + [""] * (width - len(row)) for row in rows]
+    emptied: dict[int, int] = {}  # column of signs -> that of its figures
     for row in rows:
         for here in range(width - 1):
-            if CURRENCY.fullmatch(row[here]) and FIGURE.fullmatch(row[here + 1]):
-                row[here], row[here + 1] = "", figure_text(f"{row[here]} {row[here + 1]}")
-            if SUFFIX.fullmatch(row[here + 1]) and FIGURE.fullmatch(row[here]):
-                row[here], row[here + 1] = figure_text(f"{row[here]} {row[here + 1]}"), ""
+            sign, figure = row[here : here + 2]
+            if CURRENCY.fullmatch(sign) and FIGURE.fullmatch(figure):
+                row[here], row[here + 1] = "", figure_text(f"{sign} {figure}")
+                emptied[here] = here + 1
+            elif FIGURE.fullmatch(sign) and SUFFIX.fullmatch(figure):
+                row[here], row[here + 1] = figure_text(f"{sign} {figure}"), ""
+                emptied[here + 1] = here
+    for column, figures in emptied.items():
+        if not any(row[column] and row[figures] not in ("", row[column]) for row in rows):
+            for row in rows:
+                row[figures], row[column] = row[figures] or row[column], ""
     kept = [n for n in range(width) if any(row[n] for row in rows)]
     return [[row[n] for n in kept] for row in rows if any(row)], [sides[n] for n in kept]
 
