@@ -6,7 +6,7 @@ RUN = $(PYTHON) scripts/bootstrap.py
 demo:
 	$(RUN) -m embedtune demo
 test:
-	$(RUN) -m pytest -q -n 2 --dist loadgroup
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 lint:
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .

@@ -16,7 +16,6 @@ from embedtune.relevance import judge
 from embedtune.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.xdist_group("demo")
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ import re
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("formats")
-
 PORTS = ["Arran", "Bressay", "Coll", "Danna", "Eigg", "Fetlar", "Gigha", "Hoy", "Iona", "Jura",
          "Kerrera", "Luing", "Muck", "Noss", "Oronsay", "Papa", "Raasay", "Sanda", "Tiree", "Unst",
          "Vaila", "Wiay", "Yell", "Zansay"]  # fmt: skip

@@ -5,8 +5,6 @@ import shutil
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("commands")
-
 METRICS = {"ndcg@10", "hit@1", "hit@5", "recall@10", "mrr@10", "map@100"}
 QUICK = ("--set", "training.max_steps=30", "--set", "training.batch_size=16",
          "--set", "training.learning_rate=1e-3", "--set", "evaluation.probe=none")  # fmt: skip

@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("commands")
-
 
 @pytest.fixture
 def project(tmp_path, mixed_folder, tiny_model):

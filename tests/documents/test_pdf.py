@@ -51,6 +51,50 @@ def test_rows_of_a_table_stay_on_their_lines(make_pdf) -> None:
     assert "valve small 3 coins\npipe large 4 coins" in part.text
 
 
+def test_lines_under_the_number_of_a_list_belong_to_it(make_pdf) -> None:
+    part = read(
+        make_pdf(
+            [
+                "Before the pump is started, whoever starts it has to do all of what stands below:",
+                "1)   open both of the valves between the upper house and the lower house, and the",
+                ("small one behind them,", {"x": 79}),
+                "2)   wait.",
+            ]
+        )
+    )
+    assert part.text.split("\n")[1:] == [
+        "1) open both of the valves between the upper house and the lower house, and the small one "
+        "behind them,",
+        "2) wait.",
+    ]
+
+
+def test_a_short_word_at_the_end_of_a_sentence_is_no_number_of_a_list(make_pdf) -> None:
+    first = (
+        "The pump moves water from the river to the upper house until nobody needs any of it, no"
+    )
+    assert read(make_pdf([first, "more. Then it stops."])).text == f"{first} more. Then it stops."
+
+
+def test_a_line_that_is_twice_on_one_page_is_no_running_head(make_pdf) -> None:
+    part = read(
+        make_pdf(["Close the valve.", *FULL, "evening.", ("Close the valve.", {"gap": 40})])
+    )
+    assert part.text.count("Close the valve.") == 2
+    assert "running_heads" not in part.meta
+
+
+def test_characters_of_two_halves_are_whole() -> None:
+    import pypdfium2.raw as pdfium
+
+    from embedtune.documents import pdf_lines
+
+    assert pdf_lines._text([0xD842, 0xDFB7, 0x91CE]) == "\U00020bb7\u91ce"
+    assert pdf_lines._text([0xD842, 0x91CE]) == "\ufffd\u91ce"
+    assert pdf_lines._text([0xF0B7, 0x20, 0x61]) == "• a"  # a bullet of a symbol font
+    assert pdfium.FPDFText_GetUnicode  # which gives those halves
+
+
 def test_headings_are_known_by_their_type(make_pdf) -> None:
     big = {"size": 20, "bold": True}
     bold = {"bold": True, "gap": 26}

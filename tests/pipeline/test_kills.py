@@ -10,8 +10,6 @@ import yaml
 
 from stub_server import Behaviour, StubServer
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 SECONDS = 60  # more than anything here takes
 
 

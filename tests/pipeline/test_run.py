@@ -9,8 +9,6 @@ import yaml
 
 from stub_server import Behaviour, StubServer
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 STAGES = (
     "01-documents",
     "02-chunks",

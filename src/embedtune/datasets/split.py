@@ -4,7 +4,7 @@ import fnmatch
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import PurePath
@@ -117,15 +117,17 @@ def split_queries(
     the parts by its share. Train queries whose passage overlaps or repeats one of dev or test
     (on the border of a block, or beside boilerplate) leave.
 
-    Further evidence of a query joins no groups: train queries that touch it leave instead.
+    Further evidence of a query joins no groups: train queries that touch it leave instead, and so
+    do those with further evidence in a group of dev or test.
 
     Sizes by default: test = max(10 %, min(100 queries, 30 %)), dev = max(10 %, min(50, 15 %)),
     the rest train. Test is raised, up to 30 %, until it holds 20 groups: the verdict's unit is
     the group, and under 20 of them it can say little.
 
-    Beside generated queries, real ones (origin ``user``) go to test and dev first: groups that
-    hold some are taken before others, the parts are raised for them (to 30 % and 15 %), and where
-    a part holds 50 real ones of 10 groups, its generated ones leave, so that real ones decide.
+    Beside generated queries, real ones (origin ``user``) go to test and dev first, two to one:
+    groups that hold some are taken before others, the parts are raised for them (to 30 % and 15 %),
+    and where a part holds 50 real ones of 10 groups, its generated ones leave, so that real ones
+    decide. Real ones that were shown to the writer of the generated ones decide nothing.
 
     Args:
         near_duplicates: Pairs of indices into ``chunks``.
@@ -179,9 +181,13 @@ def split_queries(
             dropped.append(_drop(by_id[query_id], "unnamed", "no part names its document"))
     else:
         parts = _assign(grouping.of_query, by_id, settings, names, notes)
-    parts, border = _clear_borders(parts, judged, index, twins)
+    parts, border = _clear_borders(parts, judged, index, twins, grouping)
     dropped += [
-        _drop(by_id[query], "border", "its passage overlaps, or repeats, one judged in dev or test")
+        _drop(
+            by_id[query],
+            "border",
+            "a passage of it overlaps, repeats or belongs to those of dev or test",
+        )
         for query in sorted(border)
     ]
     parts, outdone = _real_alone(parts, by_id, grouping.of_query, notes)
@@ -293,16 +299,23 @@ def _assign(
     for group, own in members.items():
         spoken = Counter(queries[query].language for query in own)
         by_language[max(sorted(spoken), key=spoken.__getitem__)].append(group)
-    real = Counter(of_query[query] for query in of_query if queries[query].origin == "user")
-    mixed = 0 < real.total() < len(of_query)  # otherwise all groups are alike
+    asked = [query for query in of_query if queries[query].origin == "user"]
+    shown = {query for query in asked if EXAMPLE in queries[query].flags}
+    mixed = 0 < len(asked) < len(of_query)  # otherwise all groups are alike
+    real = Counter(of_query[query] for query in asked if mixed and query not in shown)
+    lost = {of_query[query] for query in shown if mixed}
     for groups in by_language.values():
-        groups.sort(key=lambda group: (mixed and not real[group], draw_order(settings.seed, group)))
+        groups.sort(key=lambda group: (group not in real, group in lost,
+                                       draw_order(settings.seed, group)))  # fmt: skip
+    for_dev = _for_dev(by_language.values(), real) if "dev" in names else frozenset()
+    due = {"test": real.total() - sum(real[group] for group in for_dev),
+           "dev": sum(real[group] for group in for_dev)}  # fmt: skip
     sizes = {group: len(own) for group, own in members.items()}
     wanted = {
         name: share_of(name, len(of_query), settings) for name in ("test", "dev") if name in names
     }
     begin = dict(wanted)
-    parts = fill_parts(by_language, sizes, wanted)
+    parts = fill_parts(by_language, sizes, wanted, for_dev)
 
     def lacks(name: str) -> bool:
         if wanted[name] >= MOST[name] or getattr(settings, name) is not None:
@@ -310,19 +323,33 @@ def _assign(
         if name == "test" and _count(parts, name) < WANTED_TEST_GROUPS:
             return True
         held = sum(count for group, count in real.items() if parts[group] == name)
-        share = REAL_QUERIES[name] / sum(REAL_QUERIES.values())
-        return mixed and held < min(REAL_QUERIES[name], share * real.total())
+        return held < min(REAL_QUERIES[name], due[name])
 
     for name in wanted:
         while lacks(name):
             wanted[name] = min(MOST[name], wanted[name] + 0.01)
-            parts = fill_parts(by_language, sizes, wanted)
+            parts = fill_parts(by_language, sizes, wanted, for_dev)
         if wanted[name] > begin[name]:
             notes.append(
                 f"{name} raised from {begin[name]:.0%} to {wanted[name]:.0%} of the queries; it "
                 f"holds {_count(parts, name)} groups"
             )
     return {query: parts[group] for query, group in of_query.items()}
+
+
+def _for_dev(languages: Iterable[Sequence[str]], real: Mapping[str, int]) -> frozenset[str]:
+    """Of each language's groups with real queries, in their order, those that test leaves to dev:
+    as near to a third of the queries as it can be without being more."""
+    kept = set()
+    share = REAL_QUERIES["dev"] / sum(REAL_QUERIES.values())
+    for groups in languages:
+        seen = dev = 0
+        for group in groups:
+            seen += real.get(group, 0)
+            if group in real and dev + real[group] <= share * seen:
+                kept.add(group)
+                dev += real[group]
+    return frozenset(kept)
 
 
 def _count(parts: Mapping[str, str], name: str) -> int:
@@ -333,14 +360,21 @@ def fill_parts(
     by_language: Mapping[str, Sequence[str]],
     sizes: Mapping[str, int],
     wanted: Mapping[str, float],
+    for_dev: Collection[str] = (),
 ) -> dict[str, str]:
-    """Group -> part: for each language, test and dev take groups in order until they are full."""
+    """Group -> part: for each language, test and dev take groups in order until they are full.
+
+    Args:
+        for_dev: Groups that test leaves to dev.
+    """
     parts: dict[str, str] = {}
     for groups in by_language.values():
         total = sum(sizes[group] for group in groups)
         for name, share in wanted.items():
             target, filled = share * total, 0
             for group in groups:
+                if name == "test" and group in for_dev:
+                    continue
                 # take it when that brings the part nearer to its size than leaving it
                 if group not in parts and filled + sizes[group] / 2 <= target:
                     parts[group] = name
@@ -435,14 +469,18 @@ def _clear_borders(
     judged: Mapping[str, frozenset[str]],
     chunks: Mapping[str, Chunk],
     twins: Mapping[str, frozenset[str]],
+    grouping: Grouping,
 ) -> tuple[dict[str, str], set[str]]:
-    """Leave out of dev, then of train, what overlaps or repeats passages of a later part."""
+    """Leave out of dev, then of train, what overlaps or repeats passages of a later part, or has
+    one in a group of it."""
+    part_of = {grouping.of_query[query]: part for query, part in parts.items()}
     overlaps = Overlaps(chunks.values())
     kept = dict(parts)
     border: set[str] = set()
     for name, guarded in (("dev", ("test",)), ("train", ("dev", "test"))):
         held = {chunk for query, part in kept.items() if part in guarded for chunk in judged[query]}
         near = {other for chunk in held for other in close_to(chunks[chunk], twins, overlaps)}
+        near |= {c for c, group in grouping.of_chunk.items() if part_of.get(group) in guarded}
         leaving = {q for q, part in kept.items() if part == name and not near.isdisjoint(judged[q])}
         border |= leaving
         kept = {query: part for query, part in kept.items() if query not in leaving}

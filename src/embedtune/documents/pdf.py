@@ -606,7 +606,9 @@ def _joint(above: Line, line: Line, layout: _Layout, *, new_page: bool) -> str:
 
 
 _FIGURES = re.compile(r"(?:[ (][$(]?[\d,.]*\d\)?\s?%?|\s—\s?%?){2,}$")  # a row of a table ends so
-_BULLET = re.compile(r"[•●▪◦‣∙·–—]\s|\(?[a-z0-9ivx]{1,4}[.)]\s|（[一二三四五六七八九十]+）|[①-⑳]")
+_BULLET = re.compile(
+    r"[•●▪◦‣∙·–—]\s|\(?(?:[a-z]|[ivx]{1,4}|\d{1,3})[.)]\s|（[一二三四五六七八九十]+）|[①-⑳]"
+)
 
 
 def _text_left(line: Line) -> float:

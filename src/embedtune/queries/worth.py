@@ -11,10 +11,13 @@ from embedtune.similar import near_duplicates
 
 BOILERPLATE = 3  # queries of a text that recurs in more documents are left out of any split
 ENTRIES = 4  # a list of contents has at least so many
+LINE_END = 200  # characters in which the pages of an entry stand
 SHARE = 0.6  # of its lines that are entries
 
+DOTS = re.compile(r"\.{3}|\. \.|…{2}|·{3}|_{4}")  # quick to look for
 LEADERS = re.compile(r"(?:\.{3,}|(?:\. ){3,}|…{2,}|·{3,}|_{4,})\s*[0-9ivxlc]+\b", re.IGNORECASE)
 PAGES = re.compile(r"\D\s*(\d{1,4})(?:\s*[,，、–-]\s*\d{1,4})*$")
+WIDE = re.compile("[\u2e80-\U0010ffff]")
 CONTENTS = re.compile(r"(?:table of )?contents|目\s*[录次]", re.IGNORECASE)
 INDEX = re.compile(r"(?:subject |general )?index|(?:主题)?索\s*引", re.IGNORECASE)
 
@@ -22,7 +25,7 @@ INDEX = re.compile(r"(?:subject |general )?index|(?:主题)?索\s*引", re.IGNOR
 def weight(text: str) -> int:
     """How much ``text`` says: its letters and digits, those of Chinese and the like twice."""
     letters = skeleton(text)
-    return len(letters) + sum(character >= "\u2e80" for character in letters)
+    return len(letters) + (0 if letters.isascii() else len(WIDE.findall(letters)))
 
 
 def not_worth_asking(chunks: Sequence[Chunk], min_characters: int) -> dict[str, tuple[str, str]]:
@@ -53,12 +56,12 @@ def is_contents(chunk: Chunk) -> bool:
     Either most of its entries have leaders, or a heading says so and most of its lines end in
     pages, in a table of contents in rising order. (A price list ends in numbers too.)
     """
-    leaders = len(LEADERS.findall(chunk.text))
+    leaders = len(LEADERS.findall(chunk.text)) if DOTS.search(chunk.text) else 0
     lines = [line.strip(" |\t").replace("|", " ") for line in chunk.text.splitlines()]
     lines = [line for line in lines if re.search(r"\w", line)]
     if leaders >= ENTRIES and leaders >= SHARE * min(len(lines), len(chunk.text) / 60):
         return True
-    pages = [int(match[1]) for line in lines if (match := PAGES.search(line))]
+    pages = [int(match[1]) for line in lines if (match := PAGES.search(line[-LINE_END:]))]
     if len(pages) < ENTRIES or len(pages) < SHARE * len(lines):
         return False
     names = {" ".join(name.split()).strip(" :：#*") for name in (*chunk.section, *lines[:3])}
