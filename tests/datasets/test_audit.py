@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from embedtune.datasets.audit import audit, queries_for, smallest_gain
+from embedtune.datasets.audit import audit
+from embedtune.datasets.audit_figures import queries_for, smallest_gain
 from embedtune.datasets.source import read_source
 from embedtune.embed.tokens import WordTokens
 from embedtune.retrieve import Hit

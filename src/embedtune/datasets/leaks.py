@@ -8,6 +8,7 @@ of 16 letters (8 ideographs) and more that both hold, in any order, and a pair i
 the numbers and names.
 """
 
+import hashlib
 import math
 import re
 from collections import defaultdict
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedtune.datasets.windows import QUESTION, SHORT, Letters, Numbers, WindowIndex
+from embedtune.similar import normalise
 
 Kind = Literal["exact", "edited", "contained", "overlapping", "re-ordered"]
 Mask = npt.NDArray[np.bool_]
@@ -60,6 +62,7 @@ SMALL = frozenset(  # words whose change leaves a question what it was
 )
 NUMERIC = re.compile(r"[\d〇零一二三四五六七八九十百千万亿两]")
 ALL_PAIRS = 50  # up to this many identical texts every pair is listed, beyond a star
+COMPARED = 20_000_000  # characters compared with each other; of more, the rest for equality only
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,38 @@ def shared_texts(texts: Sequence[str], *, questions: bool = False) -> list[Share
             Shared(min(a, b), max(a, b), kind, round(share, 3)) for a in firsts for b in seconds
         ]
     return sorted(found, key=lambda pair: (pair.one, pair.other))
+
+
+def shared_within(
+    texts: Sequence[str], ranks: Sequence[int], *, questions: bool = False
+) -> tuple[list[Shared], int]:
+    """As ``shared_texts`` in bounded memory; and how many of the texts were compared.
+
+    Beyond 20 million characters (about 2 GB and a minute) the others are compared for equality
+    only: those of the lowest ``ranks`` stay, of one rank drawn by their hash.
+    """
+    chosen = list(range(len(texts)))
+    if sum(map(len, texts)) > COMPARED:
+        chosen.sort(key=lambda number: (ranks[number], _hash(texts[number])))
+        sizes = np.cumsum([len(texts[number]) for number in chosen])
+        chosen = sorted(chosen[: int(np.searchsorted(sizes, COMPARED, side="right"))])
+    pairs = [
+        Shared(chosen[pair.one], chosen[pair.other], pair.kind, pair.share)
+        for pair in shared_texts([texts[number] for number in chosen], questions=questions)
+    ]
+    if len(chosen) == len(texts):
+        return pairs, len(texts)
+    found = {(pair.one, pair.other): pair for pair in pairs}
+    first: dict[str, int] = {}
+    for number, text in enumerate(texts):
+        one = first.setdefault(normalise(text), number)
+        if one != number:
+            found.setdefault((one, number), Shared(one, number, "exact", 1.0))
+    return [pair for _, pair in sorted(found.items())], len(chosen)
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 class Run(NamedTuple):

@@ -278,30 +278,32 @@ _BARE_NUMBER = re.compile(r"\W*(?:page|p\.|第)?\s*\d+\s*(?:页|(?:of|/)\s*\d+)?
 def _drop_running_heads(pages: list[_Page], part: Part) -> None:
     """Remove lines that stand at the edges of many pages, and page numbers; count them."""
     usual = _usual_size(line for page in pages for line in page.lines)
-    edges = [_edges(page, usual) for page in pages]
-    if len(pages) == 2:  # too few to tell a head from a heading
-        edges = [(0, foot) for _, foot in edges]
-    running = _recurring(pages, edges)
+    # from top to bottom: many programs draw the foot of a page before its text
+    stacks = [sorted(page.lines, key=lambda line: -line.base) for page in pages]
+    edges = [_edges(lines, usual) for lines in stacks]
+    running = _recurring(stacks, edges)
+    if len(pages) == 2:  # too few to tell a head from a title: it is kept once
+        edges[0] = (0, edges[0][1])
     dropped = 0
-    for page, (head, foot) in zip(pages, edges, strict=True):
-        first, last = 0, len(page.lines)
-        while first < head and (page.number, first) in running:
+    for number, (page, lines, (head, foot)) in enumerate(zip(pages, stacks, edges, strict=True)):
+        first, last = 0, len(lines)
+        while first < head and (number, first) in running:
             first += 1
-        while last > len(page.lines) - foot and (page.number, last - 1) in running:
+        while last > len(lines) - foot and (number, last - 1) in running:
             last -= 1
-        dropped += len(page.lines) - (last - first)
-        page.lines = page.lines[first:last]
+        dropped += len(lines) - (last - first)
+        kept = set(map(id, lines[first:last]))
+        page.lines = [line for line in page.lines if id(line) in kept]
     if dropped:
         part.meta["running_heads"] = str(dropped)
         part.note(f"{dropped} running heads and page numbers removed")
 
 
-def _edges(page: _Page, usual: float) -> tuple[int, int]:
+def _edges(lines: list[Line], usual: float) -> tuple[int, int]:
     """How many lines at the top and the bottom may be running ones.
 
     Those before a gap; one where there is none. A line is left to the page, unless it is bare.
     """
-    lines = page.lines
     if len(lines) == 1:
         return 0, int(bool(_BARE_NUMBER.fullmatch(lines[0].text)))
     gap = _Layout(lines, usual).gap * 1.4
@@ -318,32 +320,34 @@ def _edges(page: _Page, usual: float) -> tuple[int, int]:
     return min(head, len(lines) - 1 - foot), foot
 
 
-def _recurring(pages: list[_Page], edges: list[tuple[int, int]]) -> set[tuple[int, int]]:
-    """(page number, line index) of the running lines among those at the edges.
+def _recurring(stacks: list[list[Line]], edges: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    """(page, line), counted from 0, of the running lines among those at the edges.
 
     Equal lines on at least 3 pages (both of two) and 6 % of all; or short lines, equal but for one
-    number that grows with the page, on as many.
+    number that grows with the page, on as many (of two pages only at the foot).
     """
     exact: dict[str, list[tuple[int, int]]] = {}
     counted: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    for page, (head, foot) in zip(pages, edges, strict=True):
-        last = len(page.lines)
+    for page, (lines, (head, foot)) in enumerate(zip(stacks, edges, strict=True)):
+        last = len(lines)
         for index in {*range(head), *range(last - foot, last)}:
-            text = page.lines[index].text
+            text = lines[index].text
             if len(text) <= LONGEST_HEAD:
-                exact.setdefault(text, []).append((page.number, index))
+                exact.setdefault(text, []).append((page, index))
             if sum(map(columns, filter(str.isalpha, text))) > LETTERS_BESIDE_NUMBER:
+                continue
+            if len(stacks) == 2 and index < head:
                 continue
             for match in _NUMBER.finditer(text):
                 if len(match[0]) <= 5:
                     frame = f"{text[: match.start()]}#{text[match.end() :]}"
-                    key = (frame, int(match[0]) - page.number)
-                    counted.setdefault(key, []).append((page.number, index))
-    few = min(3, max(2, len(pages)))
-    least = max(few, round(len(pages) * 0.06))
+                    key = (frame, int(match[0]) - page)
+                    counted.setdefault(key, []).append((page, index))
+    few = min(3, max(2, len(stacks)))
+    least = max(few, round(len(stacks) * 0.06))
 
     def on(places: list[tuple[int, int]]) -> int:
-        return len({number for number, _ in places})  # pages
+        return len({page for page, _ in places})
 
     found = {place for places in exact.values() if on(places) >= least for place in places}
     return found | {place for places in counted.values() if on(places) >= few for place in places}
@@ -594,6 +598,8 @@ def _joint(above: Line, line: Line, layout: _Layout, *, new_page: bool) -> str:
         _text_left(above) > above.left or (full and not ended)
     )
     first = min(layout.left, above.left) if not new_page else layout.left
+    if line.left > max(first, above.left) + 6 * em and full and ended:
+        return "\n"  # at the right margin, or in the middle
     if first + em < line.left < first + 6 * em and line.left > layout.left + em and not hangs:
         return "\n\n"  # the first line of a paragraph is indented
     if not full:

@@ -20,7 +20,13 @@ from embedtune.documents.pdf_tables import Table
 
 ROW_GAP = 3.2  # em from a row of a table to the next at most
 TIGHT = 0.88  # times the usual distance of rows: lines of one row
+OFF_MIDDLE = 0.12  # of its width that a heading is off the middle of what it stands over at most
 LONG_LETTERS = 30  # of two pieces of one line that are running text in two columns
+_UNIT = re.compile(  # of all figures of a table
+    r"[(（]?(?:(?:金额|货币|计量)?单位|币种)\s?[:：].{1,20}"
+    r"|\(?(?:(?:all )?(?:amounts|figures) )?in (?:\S+ )?(?:thousands|millions|billions)\b.{,40}",
+    re.IGNORECASE,
+)
 _ENDS_SENTENCE = tuple("。；！？.;!?")
 
 
@@ -52,8 +58,38 @@ def _aligned(rows: list[Row], rules: Rules) -> Iterator["_Block"]:
             end = _down(rows, begin, end)
             block = _Block(rows[begin:end], rules)
             if block.is_table and not _contents(rows[max(0, begin - 6) : end]):
-                yield block
+                yield from _beside(block, rules)
                 free = end
+
+
+def _beside(block: "_Block", rules: Rules) -> Iterator["_Block"]:
+    """The block, or the tables beside each other that the lines drawn across it show."""
+    borders = [float("-inf"), *_breaks(block, rules), float("inf")]
+    if len(borders) == 2:
+        yield block
+        return
+    words = [word for row in block.rows for word in row.words]
+    for left, right in pairwise(borders):
+        yield from _aligned(rows_of(word for word in words if left < word.left < right), rules)
+
+
+def _breaks(block: "_Block", rules: Rules) -> list[float]:
+    """Where all lines across the block stop, to go on behind the gap: if they run over every
+    column, and in each part over two and more, so that they are no lines under its headings."""
+    top, bottom = block.rows[0], block.rows[-1]
+    spans = [
+        (rule.start, rule.end)
+        for rule in rules.across
+        if bottom.base - 2 * bottom.em < rule.at < top.base + 2 * top.em
+        and rule.start < block.sides[-1][1]
+        and rule.end > block.sides[0][0]
+    ]
+    parts = _covered(spans, 1, 0.3 * top.em)  # where there is one line, another is below it
+    middles = [(left + right) / 2 for left, right in block.sides]
+    held = [sum(left < x < right for x in middles) for left, right in parts]
+    if len(parts) < 2 or min(held) < 2 or sum(held) < len(middles):
+        return []
+    return [(one[1] + other[0]) / 2 for one, other in pairwise(parts)]
 
 
 def _runs(rows: list[Row]) -> Iterator[tuple[int, int]]:
@@ -135,7 +171,7 @@ def _begins_anew(above: list[Row], row: Row) -> bool:
         row.several
         and row.bold
         and not any(piece.figure and not piece.year for piece in row.pieces)
-        and any(piece.figure and not piece.year for r in above for piece in r.pieces[1:])
+        and any(map(_has_figures, above))
     )
 
 
@@ -199,7 +235,36 @@ def _columns(rows: list[Row]) -> list[tuple[float, float]]:
         )
         if len(found) >= usual:
             break
-    return found
+    return _closed_up(found, judged) if len(found) > most else found
+
+
+def _closed_up(sides: list[tuple[float, float]], rows: list[Row]) -> list[tuple[float, float]]:
+    """Columns in which only the header stands made one with those beside them in which only the
+    figures stand: a heading in the middle or at the left of its column need not be over them."""
+    heads = next((n for n, row in enumerate(rows) if _has_figures(row)), 0)
+    sides = list(sides)
+    while True:
+        used = [{n for n, row in enumerate(rows) if _stands(row, side)} for side in sides]
+        above = [max(lines, default=heads) < heads for lines in used]
+        below = [min(lines, default=0) >= heads for lines in used]
+        pairs = [
+            n for n in range(len(sides) - 1)
+            if (above[n] and below[n + 1]) or (below[n] and above[n + 1])
+        ]  # fmt: skip
+        if not pairs:
+            return sides
+        # labels have no heading in many tables: what stands beside them belongs to the next column
+        n = min(pairs, key=lambda n: (n == 0, sides[n + 1][0] - sides[n][1]))
+        sides[n : n + 2] = [(sides[n][0], sides[n + 1][1])]
+
+
+def _has_figures(row: Row) -> bool:
+    """Figures, other than years, beside the label."""
+    return any(piece.figure and not piece.year for piece in row.pieces[1:])
+
+
+def _stands(row: Row, side: tuple[float, float]) -> bool:
+    return any(piece.left < side[1] and side[0] < piece.right for piece in row.pieces)
 
 
 def _covered(
@@ -377,11 +442,18 @@ class _Block:
             first, end = self._head_span(cell)
             if first <= 1 and end == len(self.sides) > 2:
                 first, end = 0, 1
+            text = joined(piece.text for _, piece in cell)
+            if _UNIT.fullmatch(text) and self._on_top(cell) and len(self.sides) > 2:
+                first, end = 0, 1
             for column in range(first, end):
-                texts[column] += [piece.text for _, piece in cell]
+                texts[column].append(text)
             (shared if end - first > 1 else alone).update(range(first, end))
         self.uncertain |= bool(shared - alone) and not self._ruled()
-        return [clean(joined(pieces)).text for pieces in texts]
+        return [clean(" ".join(cells)).text for cells in texts]
+
+    def _on_top(self, cell: list[tuple[int, Piece]]) -> bool:
+        """Whether nothing stands above it or beside it."""
+        return len(cell) == 1 and cell[0][0] == 0 and len(self.rows[0].pieces) == 1
 
     def _head_cells(self, heads: int) -> list[list[tuple[int, Piece]]]:
         """Pieces of the header, with the numbers of their rows: those that stand below each other,
@@ -397,6 +469,7 @@ class _Block:
                     and sum(_meet(over[0][-1][1], other) for other in row.pieces) == 1
                     and self.rows[number - 1].base - row.base < 1.5 * row.em
                     and not self._rule_under(*over[0][-1])
+                    and not self._shares(*over[0][-1])
                 ):
                     over[0].append((number, piece))
                 else:
@@ -414,6 +487,8 @@ class _Block:
             below = [n for n, x in enumerate(middles) if under[0] <= x <= under[1]]
             if below:
                 return below[0], below[-1] + 1
+        if shared := self._shares(number, last):
+            return shared
         spans = [self._span(piece) for _, piece in cell]
         first, end = min(span[0] for span in spans), max(span[1] for span in spans)
         beside = [p for n, _ in cell for p in self.rows[n].pieces if p.left > self.sides[0][1]]
@@ -422,6 +497,20 @@ class _Block:
             if end - first > 1 or abs(last.middle - (left + right) / 2) < 0.1 * (right - left):
                 return 1, len(self.sides)
         return first, end
+
+    def _shares(self, number: int, piece: Piece) -> _Span | None:
+        """The columns of a heading in a row of several that share the columns in equal parts, each
+        in the middle of its own."""
+        heads = [other for other in self.rows[number].pieces if other.left > self.sides[0][1]]
+        each, rest = divmod(len(self.sides) - 1, len(heads) or 1)
+        if len(heads) < 2 or each < 2 or rest or piece not in heads:
+            return None
+        for place, head in enumerate(heads):
+            left, right = self.sides[1 + place * each][0], self.sides[(place + 1) * each][1]
+            if abs(head.middle - (left + right) / 2) > OFF_MIDDLE * (right - left):
+                return None
+        first = 1 + heads.index(piece) * each
+        return first, first + each
 
     def _rule_under(self, number: int, piece: Piece) -> tuple[float, float] | None:
         """Both ends of a line that is drawn under this piece of a row alone."""

@@ -21,6 +21,7 @@ COLUMN_GAP = 6.0  # em between two lines of one column at most
 GUTTER = 0.8  # em between two columns at least
 ACROSS = 0.4  # lines across the gutter for every line beside it at most
 MOST_GUTTERS = 12  # places that are tried
+SAME_TOP = 20.0  # points between the tops of two tables beside each other at most
 BY_TURNS = 0.3  # changes of column for every line of the shorter one: they are drawn by turns
 
 Item = Line | Table
@@ -68,7 +69,7 @@ def arranged(lines: list[Line], rules: Rules | None) -> list[Item]:
         _set_sides(ordered, gutter)
     ordered = _whole(ordered)
     items: list[Item] = list(ordered)
-    for table in sorted(tables, key=lambda table: -table.top):
+    for table in _ordered(tables):
         items.insert(_place(items, table, gutter), table)
     return items + turned
 
@@ -236,6 +237,16 @@ def _whole(lines: Sequence[Line]) -> list[Line]:
         else:
             whole.append(line)
     return whole
+
+
+def _ordered(tables: Sequence[Table]) -> list[Table]:
+    """From top to bottom, and of two beside each other the left one first."""
+    ordered = sorted(tables, key=lambda table: -table.top)
+    for n, (one, other) in enumerate(pairwise(list(ordered))):
+        beside = other.columns[-1][1] <= one.columns[0][0]
+        if ordered[n] is one and beside and one.top - other.top < SAME_TOP:
+            ordered[n : n + 2] = [other, one]
+    return ordered
 
 
 def _place(items: Sequence[Item], table: Table, gutter: _Gutter | None) -> int:

@@ -1,27 +1,23 @@
 """The engine: SentenceTransformerTrainer, with its silent faults caught."""
 
-import logging
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from embedtune.errors import ConfigError, IntegrityError
-from embedtune.files import read_json, write_json
-from embedtune.records import Pair, Progress
-from embedtune.training.checkpoints import seal
-from embedtune.training.losses import (
-    Excluded,
-    batches,
-    negative_columns,
-    steps_per_epoch,
+from embedtune.errors import ConfigError
+from embedtune.records import Progress
+from embedtune.training.best import (
+    BestModel,
+    Health,
+    History,
+    check_finite,
+    patience_is_over,
 )
+from embedtune.training.checkpoints import seal
+from embedtune.training.examples import Order, Task, role_of
 from embedtune.training.plan import Plan, TrainingSettings
-
-log = logging.getLogger(__name__)
-
-NO_NEGATIVE = "-"  # where a pair has fewer than others; masked, so it only must have a vector
 
 
 def validate_trainer_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +77,8 @@ OWN_ARGUMENTS = {
     "fp16": "training.precision",
     "use_cpu": "training.device",
     "batch_sampler": "training.sampler",
+    "multi_dataset_batch_sampler": "training.sampler",
+    "report_to": "training.report_to",
     "load_best_model_at_end": "the metric of evaluation.metric",
     "metric_for_best_model": "evaluation.metric",
     "logging_nan_inf_filter": "nothing: it would hide a broken training",
@@ -112,12 +110,15 @@ def _arguments(
     plan: Plan,
     checkpoints: Path,
     model: Any,
-    columns: Sequence[str],  # of passages
+    tasks: Sequence[Task],
 ) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    prompts = {column: model.prompts.get("document") for column in columns}
-    prompts["anchor"] = model.prompts.get("query")
+    prompts = {
+        column: model.prompts.get(role_of(column))
+        for task in tasks
+        for column in task.examples.columns
+    }
     values: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "num_train_epochs": plan.epochs,
@@ -151,9 +152,8 @@ def _arguments(
 
 def fit(
     model: Any,  # SentenceTransformer
-    loss: Any,
-    pairs: Sequence[Pair],
-    excluded: Excluded,
+    tasks: Sequence[Task],
+    order: Order,
     score: Callable[[Any], float],
     settings: TrainingSettings,
     plan: Plan,
@@ -161,84 +161,52 @@ def fit(
     checkpoints: Path,
     best: Path,
     resume: Path | None,
+    history: Path,
     progress: Progress,
-) -> list[dict[str, float]]:
+) -> list[Mapping[str, float]]:
     """Train ``model`` in place; leave the best checkpoint's model in ``best`` (see ``BestModel``).
 
     Returns:
-        The history: rows with step, epoch and either loss and learning_rate, or dev.
+        The history, also in the file ``history``: see ``History``.
 
     Raises:
         IntegrityError: Loss, score or weights are not finite, or the loss is 0 from the start.
     """
     from transformers import PrinterCallback
 
-    from datasets import Dataset
-
-    dataset = Dataset.from_dict(
-        {
-            "anchor": [pair.anchor for pair in pairs],
-            "positive": [pair.positive for pair in pairs],
-            **{
-                name: [
-                    pair.negatives[n][1] if n < len(pair.negatives) else NO_NEGATIVE
-                    for pair in pairs
-                ]
-                for n, name in enumerate(negative_columns(pairs))
-            },
-            "label": list(range(len(pairs))),
-        }
-    )
+    sets = {f"set{number}": _data_set(task) for number, task in enumerate(tasks)}
+    losses = {name: task.loss for name, task in zip(sets, tasks, strict=True)}
+    several = len(tasks) > 1
     if not settings.attention_dropout:
         _drop_attention_dropout(model)
+    written = History(history, trackers=settings.report_to)
     trainer = _trainer_class()(
         model=model,
-        args=_arguments(settings, plan, checkpoints, model, ("positive", *negative_columns(pairs))),
-        train_dataset=dataset,
-        loss=loss,
+        args=_arguments(settings, plan, checkpoints, model, tasks),
+        train_dataset=_data_sets(sets) if several else sets["set0"],
+        loss=losses if several else tasks[0].loss,
         evaluator=[BestModel(best, score)],
-        callbacks=[_callback_class()(best, settings.patience, progress)],
+        callbacks=[_callback_class()(best, settings.patience, written, progress)],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to standard output
-    trainer.make_batches = _sampler_class(
-        pairs, excluded, avoid_conflicts=settings.sampler == "conflict_free"
-    )
+    trainer.health = Health(plan.learning_rate)
+    trainer.order = order
+    trainer.first_rows = list(accumulate((len(task.examples) for task in tasks), initial=0))
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return _history(trainer.state.log_history)
+    return written.rows
 
 
-class BestModel:
-    """Called by the trainer at each evaluation: scores the model, keeps the best on disk.
+def _data_set(task: Task) -> Any:
+    from datasets import Dataset
 
-    ``folder/score.json`` names step, score and the subfolder that holds the model; it is
-    replaced after the new model is whole, so that a kill leaves the old or the new best.
-    """
-
-    def __init__(self, folder: Path, score: Callable[[Any], float]) -> None:
-        self.folder, self.score = folder, score
-
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
-    ) -> dict[str, float]:
-        value = float(self.score(model))
-        model.train()
-        if not math.isfinite(value):
-            raise IntegrityError(f"step {steps}: the model's dev score is {value}")
-        if value > best_so_far(self.folder)["score"]:
-            name = f"step-{steps}"
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            model.save(str(self.folder / name), create_model_card=False)
-            write_json(self.folder / "score.json", {"step": steps, "score": value, "folder": name})
-            for other in self.folder.glob("step-*"):
-                if other.name != name:
-                    shutil.rmtree(other)
-        return {"dev": value}
+    columns = {name: list(texts) for name, texts in task.examples.columns.items()}
+    return Dataset.from_dict({**columns, "label": list(task.labels)})
 
 
-def best_so_far(folder: Path) -> dict[str, Any]:
-    """Step, score and folder name of the best model; score -1 when there is none yet."""
-    path = folder / "score.json"
-    return read_json(path) if path.exists() else {"step": 0, "score": -1.0, "folder": ""}
+def _data_sets(sets: Mapping[str, Any]) -> Any:
+    from datasets import DatasetDict
+
+    return DatasetDict(sets)
 
 
 def _callback_class() -> Any:
@@ -247,8 +215,18 @@ def _callback_class() -> Any:
     class Keeper(TrainerCallback):
         """Evaluates and saves at the last step too, seals checkpoints, stops early."""
 
-        def __init__(self, best: Path, patience: int | None, progress: Progress) -> None:
+        def __init__(
+            self, best: Path, patience: int | None, written: History, progress: Progress
+        ) -> None:
             self.best, self.patience, self.progress = best, patience, progress
+            self.written = written
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.written.rows[:] = _history(state.log_history)  # of the checkpoint it goes on from
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            for row in _history(state.log_history)[len(self.written.rows) :]:
+                self.written.add(row)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.progress(state.global_step, state.max_steps)
@@ -259,69 +237,56 @@ def _callback_class() -> Any:
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if self.patience is None:
-                return
-            best_step = best_so_far(self.best)["step"]
-            worse = sum("eval_dev" in row and row["step"] > best_step for row in state.log_history)
-            if worse >= self.patience:
-                log.warning("no better dev score for %d evaluations: stopping early", worse)
+            if patience_is_over(self.patience, self.best, self.written.evaluated):
                 control.should_training_stop = True
 
     return Keeper
 
 
-def _sampler_class(pairs: Sequence[Pair], excluded: Excluded, *, avoid_conflicts: bool) -> Any:
+def _trainer_class() -> Any:
+    from sentence_transformers import SentenceTransformerTrainer
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
     class Batches(DefaultBatchSampler):
-        def __iter__(self) -> Any:
-            return batches(pairs, excluded, size=self.batch_size, seed=self.seed,
-                           epoch=self.epoch, avoid_conflicts=avoid_conflicts)  # fmt: skip
+        """Ours, as places in all data sets one after the other."""
+
+        order: Order
+        first_rows: Sequence[int]
+
+        def __iter__(self) -> Iterator[list[int]]:
+            for number, rows in self.order(self.epoch):
+                yield [self.first_rows[number] + row for row in rows]
 
         def __len__(self) -> int:
-            return steps_per_epoch(len(pairs), self.batch_size)
-
-    return Batches
-
-
-def _trainer_class() -> Any:
-    import torch
-    from sentence_transformers import SentenceTransformerTrainer
+            return sum(1 for _ in self.order(0))
 
     class Trainer(SentenceTransformerTrainer):
-        dull_steps = 0
-        make_batches: Any  # not an argument: those are pickled into every checkpoint
+        health: Health
+        order: Order  # not an argument: those are pickled into every checkpoint
+        first_rows: Sequence[int]
 
         def get_batch_sampler(self, dataset: Any, **kwargs: Any) -> Any:
-            return self.make_batches(dataset, **kwargs)
+            sampler = Batches(dataset, **kwargs)
+            sampler.order, sampler.first_rows = self.order, self.first_rows
+            return sampler
+
+        def get_multi_dataset_batch_sampler(
+            self, dataset: Any, batch_samplers: Any, generator: Any = None, seed: int = 0
+        ) -> Any:
+            return self.get_batch_sampler(
+                dataset, batch_size=1, drop_last=False, generator=generator, seed=seed
+            )
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
-            value, step = float(loss), self.state.global_step + 1
-            if not math.isfinite(value):
-                raise IntegrityError(
-                    f"step {step}: the loss is {value}; nothing is published. Lower "
-                    f"training.learning_rate (now {self.args.learning_rate:g})"
-                )
-            self.dull_steps = self.dull_steps + 1 if abs(value) < 1e-9 else 0
-            if self.dull_steps >= 3:
-                raise IntegrityError(
-                    f"step {step}: the loss has been 0 for 3 steps, so nothing is learnt: all "
-                    "passages of a batch answer each of its queries (copies?), or the weights "
-                    "are frozen"
-                )
+            self.health.check(self.state.global_step + 1, float(loss))
             return loss
 
         def add_model_card_callback(self, default_args_dict: Any) -> None:
             """No card of the trainer's: embedtune writes its own from the run's facts."""
 
         def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
-            for name, weights in self.model.state_dict().items():
-                if not bool(torch.isfinite(weights).all()):
-                    raise IntegrityError(
-                        f"step {self.state.global_step}: weights of {name} are not finite; "
-                        "nothing is published. Lower training.learning_rate"
-                    )
+            check_finite(self.model, self.state.global_step)
             super()._save(output_dir, state_dict)
 
     return Trainer

@@ -56,6 +56,14 @@ class TrainingSettings(Settings):
     evaluate_every: PositiveInt | Auto = Field(
         "auto", description="Steps between evaluations on dev; auto: two to four in all."
     )
+    tokens_at_once: PositiveInt | Auto = Field(
+        "auto",
+        description="Most tokens whose activations are held; a larger batch is encoded in "
+        "portions, with the same gradients. auto: what a third of the free memory holds.",
+    )
+    report_to: list[Literal["tensorboard", "trackio"]] = Field(
+        default_factory=list, description="Trackers that are told of losses and dev scores."
+    )
     log_every: PositiveInt = Field(10, description="Most steps between entries of the history.")
     patience: PositiveInt | None = Field(
         None, description="Stop after so many evaluations without a better dev score."
@@ -103,6 +111,7 @@ class Plan:
     negatives_per_pair: int
     evaluate_every: int
     log_every: int
+    tokens_at_once: int
     device: str
     precision: str
 
@@ -114,12 +123,14 @@ def plan_training(
     corpus: int = 0,
     *,
     negatives: int = 0,
+    affordable: int = 32_768,
 ) -> Plan:
     """Work out every ``auto``.
 
     Args:
         corpus: Passages encoded at each evaluation on dev.
         negatives: The most that a pair brings.
+        affordable: Tokens whose activations the memory holds.
 
     Raises:
         ConfigError: Matryoshka dimensions that the model does not have, or repeated ones.
@@ -164,6 +175,7 @@ def plan_training(
         evaluate_every=every,
         # a checkpoint falls on a log entry, so that a resumed training logs the same means
         log_every=max(n for n in range(1, settings.log_every + 1) if every % n == 0),
+        tokens_at_once=affordable if settings.tokens_at_once == "auto" else settings.tokens_at_once,
         device=device,
         precision=precision,
     )

@@ -1,11 +1,12 @@
 """Fine-tune a base model on query-passage pairs; the best checkpoint on dev is kept.
 
-``train`` is the one door to training; the engine behind it is ``plain.fit``.
+``train`` is the one door to training. Behind it are two engines: ``fast.fit`` where the flat
+forward knows the encoder, ``plain.fit`` (the library's trainer) for all others.
 """
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,42 @@ from typing import Any
 from embedtune.errors import NothingUsable, ResourceError
 from embedtune.files import write_jsonl
 from embedtune.records import Pair, Progress, no_progress
+from embedtune.training import fast, plain
+from embedtune.training.best import best_so_far, check_trackers
 from embedtune.training.checkpoints import last_whole_checkpoint
-from embedtune.training.losses import Excluded, negative_columns, ranking_loss
-from embedtune.training.plain import best_so_far, fit
+from embedtune.training.examples import Batch, Task, from_pairs, negative_columns
+from embedtune.training.losses import Excluded, batches, ranking_loss
+from embedtune.training.memory import affordable_tokens, check_disk
 from embedtune.training.plan import Plan, TrainingSettings, device_and_precision, plan_training
 
 log = logging.getLogger(__name__)
 
 Score = Callable[[Any], float]  # a SentenceTransformer -> nDCG@10 (or the chosen metric) on dev
+
+
+def not_fast(model: Any, settings: TrainingSettings, plan: Plan) -> str:
+    """Why the fast engine cannot train ``model``; empty where it can."""
+    from embedtune.embed.packed import packable
+
+    if settings.trainer:
+        return "training.trainer has fields of its own"
+    if plan.precision == "fp16":
+        return "fp16 needs its scaling of losses"
+    return packable(model)
+
+
+def stand_in(dimension: int) -> Any:
+    """What a loss takes for the model where the vectors are there already."""
+    import torch
+
+    class Vectors(torch.nn.Module):
+        def forward(self, features: Any) -> Any:
+            return features
+
+        def get_embedding_dimension(self) -> int:
+            return dimension
+
+    return Vectors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +111,7 @@ def train(
             f"{len(usable)} have a passage other than the query, all with the same one"
         )
     device, _ = device_and_precision(settings)
+    check_trackers(settings.report_to)
     model = load_sentence_transformer(base, device=device)
     plan = plan_training(
         settings,
@@ -89,13 +119,32 @@ def train(
         model.get_embedding_dimension(),
         corpus,
         negatives=len(negative_columns(usable)),
+        affordable=affordable_tokens(model, device),
     )
+    work.mkdir(parents=True, exist_ok=True)
+    check_disk(model, work)
     base_score = float(score(model))
 
     set_seed(settings.seed)
+    slow = not_fast(model, settings, plan)
+    fit = plain.fit if slow else fast.fit
+    log.info("engine: %s", f"the plain trainer ({slow})" if slow else "flat forward")
     loss = ranking_loss(
-        model, usable, excluded, temperature=settings.temperature, dimensions=plan.dimensions
+        model if slow else stand_in(plan.dimensions[0]),
+        usable,
+        excluded,
+        temperature=settings.temperature,
+        dimensions=plan.dimensions,
     )
+    task = Task(from_pairs("train", usable), loss, tuple(range(len(usable))))
+
+    def order(epoch: int) -> Iterator[Batch]:
+        made = batches(
+            usable, excluded, size=plan.batch_size, seed=settings.seed, epoch=epoch,
+            avoid_conflicts=settings.sampler == "conflict_free",
+        )  # fmt: skip
+        return ((0, rows) for rows in made)
+
     checkpoints, best = work / "checkpoints", work / "best"
     resume = last_whole_checkpoint(checkpoints)
     if resume is None:
@@ -104,8 +153,8 @@ def train(
         log.warning("training goes on from %s", resume.name)
     try:
         rows = fit(
-            model, loss, usable, excluded, score, settings, plan,
-            checkpoints=checkpoints, best=best, resume=resume, progress=progress,
+            model, [task], order, score, settings, plan, checkpoints=checkpoints, best=best,
+            resume=resume, history=work / "history.jsonl", progress=progress,
         )  # fmt: skip
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ResourceError(

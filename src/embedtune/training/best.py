@@ -1,0 +1,159 @@
+"""The best model so far on disk, the history of a training, and when it is in vain to go on."""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedtune.errors import ConfigError, IntegrityError
+from embedtune.files import read_json, write_json, write_jsonl
+
+log = logging.getLogger(__name__)
+
+DULL = 3  # steps without any loss
+TRACKERS = {"tensorboard": "pip install 'embedtune[track]'", "trackio": "pip install trackio"}
+
+
+class BestModel:
+    """Called at each evaluation: scores the model, keeps the best on disk.
+
+    ``folder/score.json`` names step, score and the subfolder that holds the model; it is
+    replaced after the new model is whole, so that a kill leaves the old or the new best.
+    """
+
+    def __init__(self, folder: Path, score: Callable[[Any], float]) -> None:
+        self.folder, self.score = folder, score
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        value = float(self.score(model))
+        model.train()
+        if not math.isfinite(value):
+            raise IntegrityError(f"step {steps}: the model's dev score is {value}")
+        if value > best_so_far(self.folder)["score"]:
+            name = f"step-{steps}"
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            model.save(str(self.folder / name), create_model_card=False)
+            write_json(self.folder / "score.json", {"step": steps, "score": value, "folder": name})
+            for other in self.folder.glob("step-*"):
+                if other.name != name:
+                    shutil.rmtree(other)
+        return {"dev": value}
+
+
+def best_so_far(folder: Path) -> dict[str, Any]:
+    """Step, score and folder name of the best model; score -1 when there is none yet."""
+    path = folder / "score.json"
+    return read_json(path) if path.exists() else {"step": 0, "score": -1.0, "folder": ""}
+
+
+def patience_is_over(patience: int | None, best: Path, evaluated: Iterable[int]) -> bool:
+    """Whether so many of the ``evaluated`` steps came after the best one."""
+    if patience is None:
+        return False
+    best_step = best_so_far(best)["step"]
+    worse = sum(step > best_step for step in evaluated)
+    if worse >= patience:
+        log.warning("no better dev score for %d evaluations: stopping early", worse)
+    return worse >= patience
+
+
+class Health:
+    """Watches the losses of a training, step by step."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+        self.dull = 0
+
+    def check(self, step: int, loss: float, rows: Sequence[int] = ()) -> None:
+        """``rows`` are the places of the batch in the training data, where they are known.
+
+        Raises:
+            IntegrityError: The loss is not finite, or has been 0 for three steps.
+        """
+        if not math.isfinite(loss):
+            raise IntegrityError(
+                f"step {step}{_batch(rows)}: the loss is {loss}; nothing is published. Lower "
+                f"training.learning_rate (now {self.learning_rate:g})"
+            )
+        self.dull = self.dull + 1 if abs(loss) < 1e-9 else 0
+        if self.dull >= DULL:
+            raise IntegrityError(
+                f"step {step}: the loss has been 0 for {DULL} steps, so nothing is learnt: all "
+                "passages of a batch answer each of its queries (copies?), or the weights "
+                "are frozen"
+            )
+
+
+def check_finite(model: Any, step: int, rows: Sequence[int] = ()) -> None:
+    """Raises IntegrityError where a weight of ``model`` is not finite."""
+    import torch
+
+    for name, weights in model.state_dict().items():
+        if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
+            raise IntegrityError(
+                f"step {step}{_batch(rows)}: weights of {name} are not finite; nothing is "
+                "published. Lower training.learning_rate"
+            )
+
+
+def _batch(rows: Sequence[int]) -> str:
+    return f", rows {', '.join(map(str, rows[:8]))}{' …' if len(rows) > 8 else ''}" if rows else ""
+
+
+class History:
+    """Rows with step, epoch and either loss and learning_rate, or dev; on disk as they come.
+
+    Args:
+        trackers: Further places that are told (see ``TRACKERS``).
+    """
+
+    def __init__(
+        self, file: Path, rows: Iterable[Mapping[str, float]] = (), trackers: Sequence[str] = ()
+    ) -> None:
+        self.file = file
+        self.rows: list[Mapping[str, float]] = list(rows)
+        self._tell = [_tracker(name, file.parent) for name in trackers]
+
+    def add(self, row: Mapping[str, float]) -> None:
+        self.rows.append(row)
+        write_jsonl(self.file, self.rows)
+        for tell in self._tell:
+            tell(row)
+
+    @property
+    def evaluated(self) -> list[int]:
+        """The steps that were evaluated on dev, the base's (0) left out."""
+        return [int(row["step"]) for row in self.rows if "dev" in row and row["step"]]
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Raises ConfigError where a tracker is not installed."""
+    import importlib.util
+
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            [f"training.report_to: {name} is not installed: {TRACKERS[name]}" for name in missing]
+        )
+
+
+def _tracker(name: str, folder: Path) -> Callable[[Mapping[str, float]], None]:
+    if name == "trackio":
+        import trackio
+
+        trackio.init(project="embedtune", name=folder.name)
+        return lambda row: trackio.log(dict(row), step=int(row["step"]))
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def tell(row: Mapping[str, float]) -> None:
+        for key in row.keys() - {"step", "epoch"}:
+            writer.add_scalar(key, row[key], int(row["step"]))
+        writer.flush()
+
+    return tell
