@@ -146,14 +146,28 @@ def test_running_heads_and_page_numbers_are_removed_and_counted(make_pdf) -> Non
     assert ("900 running heads" in note for _, note in part.notes)
 
 
-def test_the_foot_of_two_pages_is_removed(make_pdf) -> None:
+def test_of_two_pages_the_foot_is_removed_and_the_head_kept_once(make_pdf) -> None:
     pages = [
         ["Pump guide", *FULL, f"evening {n}.", ("Mill House", {"gap": 60}), f"{n} / 2"]
         for n in (1, 2)
     ]
     part = read(make_pdf(*pages))
-    assert part.text.count("Pump guide") == 2
+    assert part.text.startswith("Pump guide")
+    assert part.text.count("Pump guide") == 1
     assert part.text.endswith("evening 2.")
+
+
+def test_page_numbers_drawn_before_the_text_are_removed(make_pdf) -> None:
+    up = {"gap": -740}  # the foot is drawn first, then the text from the top
+    pages = [
+        [("Pump handbook", {"gap": 0}), (f"Page {n}", {"gap": 770}), (FULL[0], up), *FULL[1:],
+         f"evening {n}."]
+        for n in range(1, 5)
+    ]  # fmt: skip
+    part = read(make_pdf(*pages))
+    assert "Page" not in part.text
+    assert "handbook" not in part.text
+    assert part.text.count("evening") == 4 * (1 + " ".join(FULL).count("evening"))
 
 
 def test_totals_at_the_foot_of_pages_are_no_page_numbers(make_pdf) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -262,6 +263,58 @@ def test_a_first_row_of_figures_is_no_header() -> None:
     assert lines[2] == "| Valve | 12 | 40 |"
 
 
+SHARED_HEADS = [
+    ["Region", "2023", "", "2022", ""],
+    ["", "Units", "Sales", "Units", "Sales"],
+    ["North", "10", "1,200", "9", "1,100"],
+    ["South", "7", "800", "8", "(910)"],
+]
+SPANS = [("SPAN", (0, 0), (0, 1)), ("SPAN", (1, 0), (2, 0)), ("SPAN", (3, 0), (4, 0))]
+
+
+@pytest.mark.parametrize("lines", [[], [TOP, BOTTOM]], ids=["no lines", "two lines"])
+def test_headings_in_the_middle_of_several_columns_stand_over_each_without_a_line(
+    lines: list[tuple[Any, ...]],
+) -> None:
+    middle = ("ALIGN", (1, 0), (-1, 1), "CENTER")  # the figures stand at the left: not below them
+    part = read(flowed(table(SHARED_HEADS, *SPANS, middle, *lines, widths=[100] + [70] * 4)))
+    assert part.text == (
+        "| Region | 2023 Units | 2023 Sales | 2022 Units | 2022 Sales |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        "| North | 10 | 1,200 | 9 | 1,100 |\n"
+        "| South | 7 | 800 | 8 | (910) |"
+    )
+
+
+def test_a_heading_beside_its_figures_stands_over_them() -> None:
+    rows = [["Part", "Price", "Sold in the year"], ["Valve", "", "", "40", "2"],
+            ["Pipe", "", "", "7", "13"]]  # fmt: skip
+    assert read(drawn(*in_rows(rows, [60, 200, 320, 240, 420]))).text == (
+        "| Part | Price | Sold in the year |\n"
+        "| --- | --- | --- |\n"
+        "| Valve | 40 | 2 |\n"
+        "| Pipe | 7 | 13 |"
+    )
+
+
+def test_tables_beside_each_other_are_two_where_their_lines_stop() -> None:
+    from reportlab.platypus import Table
+
+    towns = [["Town", "Mills", "Pumps"], ["Oberau", "4", "9"], ["Unterau", "1", "2"]]
+    prices = [["Part", "Price"], ["Valve", "40"], ["Pipe", "7"], ["Sieve", "12"]]
+    lines = [TOP, UNDER_HEADER, BOTTOM]
+    both = Table(
+        [[table(prices, *lines, widths=[80, 60]), table(towns, *lines, widths=[80, 50, 50])]],
+        colWidths=[200, 220],
+        style=[("VALIGN", (0, 0), (-1, -1), "TOP")],
+    )
+    part = read(flowed(ABOVE, both, BELOW))
+    assert part.text.split("\n\n")[1:-1] == [
+        "| Part | Price |\n| --- | --- |\n| Valve | 40 |\n| Pipe | 7 |\n| Sieve | 12 |",
+        "| Town | Mills | Pumps |\n| --- | --- | --- |\n| Oberau | 4 | 9 |\n| Unterau | 1 | 2 |",
+    ]
+
+
 # ---- merged cells and tables over two pages (I24)
 
 
@@ -308,6 +361,30 @@ def test_a_table_over_two_pages_is_one_and_its_repeated_header_noted(
     [_, (offset, page)] = part.pages
     assert page == 2
     assert re.match(r"\| \d+ \| Part \d+ ", part.text[offset:])
+
+
+def test_running_heads_drawn_before_the_text_do_not_part_a_table() -> None:
+    from reportlab.pdfgen.canvas import Canvas
+
+    buffer = io.BytesIO()
+    sheet = Canvas(buffer, pagesize=(595, 842))
+    rows = [["Part", "Price"], *([f"Valve {n}", f"{n * 31}.00"] for n in range(1, 31))]
+    for page, members in enumerate((rows[:16], rows[:1] + rows[16:]), 1):
+        sheet.drawString(60, 815, "River Works, annual review")
+        sheet.drawString(280, 30, f"Page {page}")
+        for number, row in enumerate(members):
+            for x, text in zip((60, 300), row, strict=True):
+                sheet.drawString(x, 760 - number * 20, text)
+        sheet.showPage()
+    sheet.save()
+    part = read(buffer.getvalue())
+    title, found = part.text.split("\n\n")
+    assert title == "River Works, annual review"  # once: it may be the title
+    assert found.split("\n") == [
+        "| Part | Price |",
+        "| --- | --- |",
+        *(f"| Valve {n} | {n * 31}.00 |" for n in range(1, 31)),
+    ]
 
 
 def test_a_repeated_title_is_left_out_with_the_header() -> None:
@@ -381,6 +458,86 @@ def test_chinese_tables_are_read(ruled: bool) -> None:
     )
 
 
+def in_chinese(*items: Any) -> list[Any]:
+    """Texts as justified paragraphs; a text that begins with a bar at the right margin."""
+    from reportlab.lib.styles import ParagraphStyle
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+    from reportlab.platypus import Paragraph
+
+    pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
+    style = ParagraphStyle(
+        "chinese", fontName="STSong-Light", fontSize=10, leading=14, wordWrap="CJK", alignment=4
+    )
+    right = ParagraphStyle("right", parent=style, alignment=2)
+    return [
+        Paragraph(item.lstrip("|"), right if item.startswith("|") else style)
+        if isinstance(item, str)
+        else item
+        for item in items
+    ]
+
+
+CHINESE_PROSE = (
+    "水泵把河水送到高处的房子，再从那里送到低处的房子，中间要经过两道阀门，"
+    "开泵以前要先把它们打开，晚上没有人的时候再关上。"
+)
+CHINESE = ("FONTNAME", (0, 0), (-1, -1), "STSong-Light")
+UPWARDS = ("VALIGN", (0, 0), (-1, -1), "TOP")
+
+
+@pytest.mark.parametrize("lines", [[GRID], []], ids=["ruled", "without lines"])
+def test_lines_of_a_chinese_cell_are_joined_without_a_space(lines: list[tuple[Any, ...]]) -> None:
+    cells = [
+        "磨坊与村庄就水泵的质量发生争议，村里已经请人查验，目前还没有结论。",
+        "为下游的村庄修建水渠，工期三年，由磨坊出资。",
+    ]
+    rows = [["事项", "说明", "金额（万元）"], ["争议", *in_chinese(cells[0]), "1,204.50"],
+            ["水渠", *in_chinese(cells[1]), "800.00"]]  # fmt: skip
+    part = read(flowed(table(rows, CHINESE, UPWARDS, *lines, widths=[60, 150, 90])))
+    assert part.text == (
+        "| 事项 | 说明 | 金额（万元） |\n"
+        "| --- | --- | --- |\n"
+        f"| 争议 | {cells[0]} | 1,204.50 |\n"
+        f"| 水渠 | {cells[1]} | 800.00 |"
+    )
+
+
+RESULTS = [["项目", "2023年", "2022年", "增减"], ["营业收入", "125.36亿元", "118.20亿元", "6.06%"],
+           ["净利润", "18.42亿元", "(2.15)亿元", "不适用"],
+           ["现金流量净额", "-3.27亿元", "4.80亿元", "-168.13%"]]  # fmt: skip
+RESULTS_ROWS = """\
+| --- | --- | --- | --- |
+| 营业收入 | 125.36亿元 | 118.20亿元 | 6.06% |
+| 净利润 | 18.42亿元 | (2.15)亿元 | 不适用 |
+| 现金流量净额 | -3.27亿元 | 4.80亿元 | -168.13% |"""
+
+
+@pytest.mark.parametrize("lines", [[], [TOP, UNDER_HEADER, BOTTOM]], ids=["no lines", "three"])
+def test_the_unit_of_a_table_is_no_heading_of_its_last_column(
+    lines: list[tuple[Any, ...]],
+) -> None:
+    figures = ("ALIGN", (1, 0), (-1, -1), "RIGHT")
+    data = flowed(
+        *in_chinese("水泵今年的主要数据列在下面。", "|单位：亿元"),
+        table(RESULTS, CHINESE, figures, *lines, widths=[150, 95, 95, 100]),
+    )
+    assert read(data).text.split("\n\n")[1] == (
+        f"| 单位：亿元 项目 | 2023年 | 2022年 | 增减 |\n{RESULTS_ROWS}"
+    )
+
+
+def test_a_line_at_the_right_margin_is_no_part_of_the_paragraph_above_it() -> None:
+    from reportlab.platypus import Paragraph, SimpleDocTemplate
+
+    text = CHINESE_PROSE
+    paragraph, unit = in_chinese(text[:43] + "。", "|单位：亿元")  # the line is full
+    buffer = io.BytesIO()
+    flow: list[Paragraph] = [*in_chinese(text * 3), paragraph, unit]
+    SimpleDocTemplate(buffer, leftMargin=72, rightMargin=72).build(flow)
+    assert read(buffer.getvalue()).text.endswith(f"{text[:43]}。\n单位：亿元")
+
+
 # ---- what is no table
 
 
@@ -428,6 +585,52 @@ def test_columns_of_prose_are_no_table_and_are_read_one_after_the_other() -> Non
     assert re.findall(r"(left|right) line (\d\d)", part.text) == [
         (side, f"{n:02}") for side in ("left", "right") for n in range(20)
     ]
+
+
+@pytest.mark.parametrize(("count", "width"), [(2, 26), (3, 22), (3, 34)])
+@pytest.mark.parametrize("lines", [5, 14])
+def test_justified_prose_in_narrow_columns_is_no_table(count: int, width: int, lines: int) -> None:
+    from reportlab.pdfbase.pdfmetrics import stringWidth
+    from reportlab.pdfgen.canvas import Canvas
+
+    text = textwrap.wrap(PROSE * 10, width)
+    place = {22: 115, 26: 130, 34: 165}[width]
+    buffer = io.BytesIO()
+    canvas = Canvas(buffer, pagesize=(595, 842))
+    for number in range(lines):  # drawn line by line across all columns
+        for column in range(count):
+            line = text[column * lines + number]
+            room = place - 12 - stringWidth(line, "Helvetica", 8)
+            shown = canvas.beginText(50 + column * place, 760 - number * 10)
+            shown.setFont("Helvetica", 8)
+            shown.setWordSpace(max(0.0, room / max(1, line.count(" "))))
+            shown.textOut(line)
+            canvas.drawText(shown)
+    canvas.save()
+    part = read(buffer.getvalue())
+    assert "tables" not in part.meta
+    assert "|" not in part.text
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_prose_set_in_frames_is_no_table(count: int, language: str) -> None:
+    from reportlab.lib.styles import ParagraphStyle
+    from reportlab.platypus import BaseDocTemplate, Frame, PageTemplate, Paragraph
+
+    style = ParagraphStyle("narrow", fontSize=9, leading=11, alignment=4)
+    texts = [Paragraph(PROSE * (1 + n % 3), style) for n in range(24)]
+    if language == "zh":
+        texts = in_chinese(*(CHINESE_PROSE * (2 + n % 3) for n in range(24)))
+    width = (495 - 18 * (count - 1)) / count
+    frames = [Frame(50 + n * (width + 18), 80, width, 680, 0, 0, 0, 0) for n in range(count)]
+    buffer = io.BytesIO()
+    document = BaseDocTemplate(buffer, pagesize=(595, 842))
+    document.addPageTemplates(PageTemplate(frames=frames))
+    document.build(list(texts))
+    part = read(buffer.getvalue())
+    assert "tables" not in part.meta
+    assert "|" not in part.text
 
 
 def test_a_table_in_a_column_and_one_across_both_are_told_apart() -> None:

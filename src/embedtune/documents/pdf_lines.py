@@ -277,3 +277,7 @@ def unspaced(character: str) -> bool:
     return (
         "\u2e80" <= character < "\uac00" or character >= "\uf900" or character in ("“", "”", "…")
     ) and bool(character)
+
+
+def has_letters(text: str) -> bool:
+    return any(character.isalpha() for character in text)

@@ -245,7 +245,7 @@ def _ordered(tables: Sequence[Table]) -> list[Table]:
     for n, (one, other) in enumerate(pairwise(list(ordered))):
         beside = other.columns[-1][1] <= one.columns[0][0]
         if ordered[n] is one and beside and one.top - other.top < SAME_TOP:
-            ordered[n : n + 2] = [other, one]
+            ordered[n : n + 2] = [replace(other, top=one.top), one]
     return ordered
 
 

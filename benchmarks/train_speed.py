@@ -1,0 +1,319 @@
+"""Training speed: `embedtune train`'s engine beside SentenceTransformerTrainer as it comes.
+
+    python benchmarks/train_speed.py [--pairs 2000] [--epochs 1] [--arms plain,ours] [--json]
+
+The same pairs (those of the train split, then passages with a stretch of words cut out as their
+query), the same loss (multiple negatives ranking), batch and epochs, the same learning rate. Both
+sides are processes of one thread that run in turns of some seconds (the other is stopped), so that
+the machine is the same for both; counted is their CPU time, from texts to the saved model, without
+loading and without evaluation. The spread is over the turns. Then nDCG@10 of both on test.
+
+Arms: ``plain`` (the library's defaults: padded, fp32, dropout), ``ours`` (defaults), ``ours-fp32``,
+``ours-dropout`` (with all of the plain side's dropout). The share of the peak counts the products
+of matrices with the real tokens, against what one thread reaches in bf16 and in fp32.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data" / "nvidia_10k"
+BASE = "sentence-transformers/all-MiniLM-L6-v2"
+BATCH, RATE, SEED = 32, 5e-5, 12
+TURN = 15.0  # seconds
+ARMS = {
+    "plain": None,
+    "ours": {},
+    "ours-fp32": {"precision": "fp32"},
+    "ours-dropout": {"attention_dropout": True},
+}
+
+
+def pairs_of(folder: Path, count: int) -> list[Any]:
+    """Pairs of the train split, filled up with stretches of words cut out of passages."""
+    from embedtune.datasets.beir import read_beir
+    from embedtune.pipeline.tune import training_pairs
+    from embedtune.records import Pair
+
+    data = read_beir(folder).data
+    pairs = training_pairs(data)
+    draw = random.Random(SEED)
+    chunks = [chunk for chunk in data.chunks if len(chunk.embedded.split()) >= 40]
+    while len(pairs) < count:
+        for chunk in draw.sample(chunks, len(chunks)):
+            words = chunk.embedded.split()
+            length = draw.randint(8, 20)
+            start = draw.randrange(len(words) - length)
+            rest = " ".join(words[:start] + words[start + length :])
+            query = " ".join(words[start : start + length])
+            pairs.append(Pair(f"cut{len(pairs)}", chunk.id, query, rest))
+    return pairs[:count]
+
+
+# ---- a side, in a process of its own
+
+
+def tell(**facts: Any) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def side(arm: str, data: Path, count: int, epochs: float, work: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    from embedtune.embed.loading import load_sentence_transformer
+
+    pairs = pairs_of(data, count)
+    if arm == "plain":
+        model = load_sentence_transformer(BASE, device="cpu")
+        tell(ready=True)
+        begin = time.process_time()
+        plain(model, pairs, epochs, work, begin)
+    else:
+        from embedtune.embed.local import MemoryEmbedder  # noqa: F401  (imports are not counted)
+        from embedtune.training.plan import TrainingSettings
+        from embedtune.training.train import train
+
+        settings = TrainingSettings(
+            loss="mnrl", matryoshka="off", epochs=epochs, batch_size=BATCH, learning_rate=RATE,
+            seed=SEED, sampler="random", evaluate_every=10**6, device="cpu", **ARMS[arm],
+        )  # fmt: skip
+        started = []
+
+        def score(model: Any) -> float:  # no evaluation; the clock starts when the model is there
+            if not started:
+                tell(ready=True)
+                started.append(time.process_time())
+            return 0.5
+
+        import sentence_transformers.sentence_transformer.losses  # noqa: F401
+
+        trained = train(
+            pairs, BASE, work, excluded=lambda query: frozenset(), score=score,
+            settings=settings,
+            progress=lambda step, total: tell(step=step, cpu=time.process_time() - started[0]),
+        )  # fmt: skip
+        tell(done=True, cpu=time.process_time() - started[0], model=str(trained.model))
+
+
+def plain(model: Any, pairs: list[Any], epochs: float, work: Path, begin: float) -> None:
+    """As the library's documentation has it."""
+    from sentence_transformers import (
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from transformers import PrinterCallback, TrainerCallback
+
+    from datasets import Dataset
+
+    class Teller(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            tell(step=state.global_step, cpu=time.process_time() - begin)
+
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(work), num_train_epochs=epochs, per_device_train_batch_size=BATCH,
+            learning_rate=RATE, warmup_steps=0.1, seed=SEED, use_cpu=True, report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_dict(
+            {"anchor": [pair.anchor for pair in pairs],
+             "positive": [pair.positive for pair in pairs]}
+        ),
+        loss=MultipleNegativesRankingLoss(model),
+        callbacks=[Teller()],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    model.save(str(work / "model"), create_model_card=False)
+    tell(done=True, cpu=time.process_time() - begin, model=str(work / "model"))
+
+
+def peak() -> None:
+    """GFLOP/s of one thread in products of matrices, fp32 and bf16."""
+    import torch
+
+    torch.set_num_threads(1)
+    found = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        one, other = (torch.randn(2048, 2048).to(dtype) for _ in "ab")
+        one @ other
+        speeds = []
+        for _ in range(7):
+            begin = time.process_time()
+            one @ other
+            speeds.append(2 * 2048**3 / (time.process_time() - begin) / 1e9)
+        found[name] = max(speeds)
+    tell(**found)
+
+
+def work_of(data: Path, count: int) -> float:
+    """GFLOP of a pair on average, forward and backward: real tokens, each text once."""
+    from embedtune.embed.loading import load_sentence_transformer
+    from embedtune.embed.packed import token_ids
+
+    model = load_sentence_transformer(BASE, device="cpu")
+    config = model[0].auto_model.config
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    total = 0.0
+    pairs = pairs_of(data, count)
+    for role, texts in (("query", [pair.anchor for pair in pairs]),
+                        ("document", [pair.positive for pair in pairs])):  # fmt: skip
+        for ids in token_ids(model, texts, role):
+            tokens = len(ids)
+            dense = 2 * tokens * (4 * hidden * hidden + 2 * hidden * inner)
+            total += 3 * layers * (dense + 4 * tokens * tokens * hidden)
+    return total / len(pairs) / 1e9
+
+
+# ---- both in turns
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)],
+        stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
+             "TOKENIZERS_PARALLELISM": "false"},
+    )  # fmt: skip
+
+
+def lines_of(process: subprocess.Popen, seconds: float) -> list[dict[str, Any]]:
+    """What a side tells within ``seconds``, or until it is done."""
+    import select
+
+    found, end = [], time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if not select.select([process.stdout], [], [], left)[0]:
+            break
+        line = process.stdout.readline()
+        if not line:
+            break
+        found.append(json.loads(line))
+        if "done" in found[-1] or "ready" in found[-1]:
+            break
+    return found
+
+
+def race(arms: list[str], data: Path, count: int, epochs: float, work: Path) -> dict[str, Any]:
+    sides = {arm: start("--side", arm, "--data", data, "--pairs", count, "--epochs", epochs,
+                        "--work", work / arm) for arm in arms}  # fmt: skip
+    told: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in arms}
+    try:
+        for process in sides.values():
+            if not any("ready" in line for line in lines_of(process, 600)):
+                raise SystemExit("a side did not start")
+            process.send_signal(signal.SIGSTOP)
+        waiting = dict(sides)
+        while waiting:
+            for arm, process in list(waiting.items()):
+                process.send_signal(signal.SIGCONT)
+                lines = lines_of(process, TURN)
+                process.send_signal(signal.SIGSTOP)
+                told[arm].append(lines)
+                if any("done" in line for line in lines):
+                    process.send_signal(signal.SIGCONT)
+                    process.wait()
+                    del waiting[arm]
+                elif process.poll() is not None:
+                    raise SystemExit(f"{arm} ended with {process.returncode}")
+    finally:
+        for process in sides.values():
+            process.kill()
+    return {arm: told_by(turns, count, epochs) for arm, turns in told.items()}
+
+
+def told_by(turns: list[list[dict[str, Any]]], count: int, epochs: float) -> dict[str, Any]:
+    last = turns[-1][-1]
+    speeds = []
+    for turn in turns:
+        steps = [line for line in turn if "step" in line]
+        if len(steps) > 2 and steps[-1]["cpu"] > steps[0]["cpu"]:
+            done = (steps[-1]["step"] - steps[0]["step"]) * BATCH
+            speeds.append(done / (steps[-1]["cpu"] - steps[0]["cpu"]))
+    return {
+        "pairs_per_second": count * epochs / last["cpu"],
+        "low": min(speeds, default=0.0),
+        "high": max(speeds, default=0.0),
+        "turn_median": statistics.median(speeds) if speeds else 0.0,
+        "cpu_seconds": last["cpu"],
+        "model": last["model"],
+    }
+
+
+def quality(data: Path, model: str) -> float:
+    from embedtune.datasets.beir import read_beir
+    from embedtune.embed.loading import load_sentence_transformer
+    from embedtune.embed.local import MemoryEmbedder
+    from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+
+    evaluator = Evaluator(read_beir(data).data, EvaluationSettings())
+    loaded = load_sentence_transformer(model, device="cpu")
+    return evaluator.score_embedder(MemoryEmbedder(loaded, model), "test")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--arms", default="plain,ours")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side == "peak":
+        return peak()
+    if given.side:
+        return side(given.side, given.data, given.pairs, given.epochs, given.work)
+    arms = given.arms.split(",")
+    with tempfile.TemporaryDirectory() as folder:
+        found = race(arms, given.data, given.pairs, given.epochs, Path(folder))
+        gflop = work_of(given.data, given.pairs)
+        process = start("--side", "peak")
+        peaks = json.loads(process.communicate()[0])
+        for row in found.values():
+            row["ndcg@10"] = quality(given.data, row.pop("model"))
+            row["share_of_bf16_peak"] = row["pairs_per_second"] * gflop / peaks["bf16"]
+            row["share_of_fp32_peak"] = row["pairs_per_second"] * gflop / peaks["fp32"]
+    ours = next((arm for arm in arms if arm.startswith("ours")), arms[-1])
+    first = found.get("plain", found[ours])
+    facts = {
+        "ratio": found[ours]["pairs_per_second"] / first["pairs_per_second"],
+        "ours_pairs_per_second": found[ours]["pairs_per_second"],
+        "plain_pairs_per_second": first["pairs_per_second"],
+        "ours_ndcg@10": found[ours]["ndcg@10"],
+        "plain_ndcg@10": first["ndcg@10"],
+        "ratios": {arm: row["pairs_per_second"] / first["pairs_per_second"]
+                   for arm, row in found.items()},
+        "gflop_a_pair": gflop, "peak_gflops": peaks, "pairs": given.pairs, "epochs": given.epochs,
+        "load": os.getloadavg()[0], "arms": found,
+    }  # fmt: skip
+    if given.json:
+        print(json.dumps(facts))
+        return None
+    print(f"{given.pairs} pairs, {given.epochs:g} epochs, one thread each in turns; "
+          f"{gflop:.1f} GFLOP a pair; peak {peaks['fp32']:.0f} (fp32), {peaks['bf16']:.0f} (bf16) "
+          f"GFLOP/s; load {facts['load']:.1f}")  # fmt: skip
+    print(f"{'':14}{'pairs/CPU s':>12}{'turns':>16}{'ratio':>7}{'bf16 peak':>11}{'nDCG@10':>9}")
+    for arm, row in found.items():
+        print(f"{arm:14}{row['pairs_per_second']:12.2f}{row['low']:9.2f}–{row['high']:5.2f}"
+              f"{facts['ratios'][arm]:8.2f}{row['share_of_bf16_peak']:11.0%}"
+              f"{row['ndcg@10']:9.3f}")  # fmt: skip
+    return None
+
+
+if __name__ == "__main__":
+    main()
