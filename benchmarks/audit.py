@@ -1,13 +1,17 @@
 """Plant leaks between train and test among look-alikes, and count what the audit finds.
 
-    python benchmarks/audit.py [--leaks 10] [--clean 1000] [--seeds 1] [--tuning]
+    python benchmarks/audit.py [--leaks 10] [--clean 1000] [--seeds 3] [--tuning]
                                [--data FOLDER …] [--json]
 
 For each language a set is made: forms filled in with other facts (families of 2 to 200 passages,
 the clean look-alikes), and between train and test planted leaks of five kinds, half of them of
 passages of such a form. Beside the audit stand two ways of the tutorials, equal texts and MinHash
-(128 permutations over 3-grams of words or ideographs, estimated Jaccard at least 0.8), and the
-near-duplicates that join groups when a data set is split.
+(128 permutations over 3-grams of characters, estimated Jaccard at least 0.8), and the
+near-duplicates by which groups are joined when a data set is split.
+
+Then a folder of documents is made with such twins in different files, the commands read, chunk,
+generate and split make a data set of it, and what an audit still finds between its splits is
+counted; beside it, what the splits would share if near-duplicates alone joined the documents.
 
 Words, sentence patterns and seeds are not those the audit's thresholds were tuned on; ``--tuning``
 takes those instead. With ``--data`` leaks are planted into real passages too (a BEIR folder),
@@ -20,6 +24,8 @@ import hashlib
 import json
 import random
 import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -29,9 +35,14 @@ from pathlib import Path
 
 import numpy as np
 
+from embedtune.datasets.assign import NAMES, SplitSettings, assign
 from embedtune.datasets.audit import audit
 from embedtune.datasets.findings import Audit
-from embedtune.datasets.source import read_source
+from embedtune.datasets.groups import group_by
+from embedtune.datasets.source import Source, read_source
+from embedtune.pipeline.stored import load_chunks, load_queries
+from embedtune.records import Chunk, Counts, Query, RetrievalSet
+from embedtune.relevance import judge
 from embedtune.similar import near_duplicates, normalise
 
 KINDS = ("exact", "edited", "contained", "overlapping", "re-ordered")
@@ -406,8 +417,8 @@ def minhash(planted: Planted) -> Pairs:
     shifts = rng.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64)
 
     def signature(text: str) -> np.ndarray:
-        words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", normalise(text))
-        grams = {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
+        text = normalise(text)
+        grams = {text[at : at + 3] for at in range(max(1, len(text) - 2))}
         values = np.array([int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest())
                            for gram in grams], dtype=np.uint64)  # fmt: skip
         return (values[:, None] * factors + shifts).min(axis=0)
@@ -484,6 +495,72 @@ def measure(planted: Planted) -> Iterator[dict]:
         }
 
 
+def documents(world: World, twins: int, seed: int) -> dict[str, list[str]]:
+    """A hundred documents of four passages, and twins of each kind put into two of them each."""
+    rng = random.Random(f"{world.language}/documents/{seed}")
+
+    def passage() -> str:
+        return joined(filled(a_form(world, rng), world, rng), world.language)
+
+    made = {f"{world.language}-{number:03d}": [passage() for _ in range(4)]
+            for number in range(100)}  # fmt: skip
+    for kind in KINDS:
+        for _ in range(twins):
+            for name, text in zip(
+                rng.sample(sorted(made), 2), leak(passage(), kind, passage(), rng), strict=True
+            ):
+                made[name].append(text.strip())
+    return made
+
+
+def after_the_data_stage(world: World, twins: int, seed: int) -> dict:
+    """What is left of planted twins between the splits that the commands make of documents."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "in").mkdir()
+        for name, passages in documents(world, twins, seed).items():
+            text = "\n\n".join(f"# {number + 1}. {name}\n\n{passage}"
+                               for number, passage in enumerate(passages))  # fmt: skip
+            (folder / "in" / f"{name}.md").write_text(text, encoding="utf-8")
+        for command in (
+            ("read", "in", "--out", "documents"),
+            ("chunk", "documents", "--out", "chunks"),
+            ("generate", "chunks", "--out", "queries", "--set", "queries.from=extractive"),
+            ("split", "chunks", "queries", "--out", "data"),
+        ):
+            subprocess.run([sys.executable, "-m", "embedtune", *command, "-q"], cwd=folder,
+                           check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+        found = audit(read_source(folder / "data"))
+        chunks, queries = load_chunks(folder / "chunks"), load_queries(folder / "queries")
+    plain = joined_by_near_duplicates(chunks, queries)
+    return {
+        "language": world.language,
+        "seed": seed,
+        "planted": twins * len(KINDS),
+        "queries": dict(found.queries),
+        "left": {f"{what} {kind}": count for what, kind, count in found.leaks_by_kind()},
+        "left by near-duplicates alone": {
+            f"{what} {kind}": count for what, kind, count in plain.leaks_by_kind()
+        },
+    }
+
+
+def joined_by_near_duplicates(chunks: tuple[Chunk, ...], queries: tuple[Query, ...]) -> Audit:
+    """The audit of a split whose documents are joined by near-duplicates and nothing else."""
+    pairs = near_duplicates([chunk.embedded for chunk in chunks])
+    qrels = judge(queries, chunks, pairs)
+    index = {chunk.id: chunk for chunk in chunks}
+    judged = {query: frozenset(own) for query, own in qrels.items()}
+    by_id = {query.id: query for query in queries}
+    joins = [(chunks[one].id, chunks[other].id) for one, other in pairs]
+    grouping = group_by("document", index, judged, by_id, joins)
+    parts = assign(grouping.of_query, by_id, SplitSettings(), NAMES, [])
+    made = {name: {query: qrels[query] for query, part in parts.items() if part == name}
+            for name in NAMES}  # fmt: skip
+    data = RetrievalSet("plain", chunks, queries, made)
+    return audit(Source("beir", data, {}, {}, (), (), (), Counts(0, 0)))
+
+
 def own_leaks(folder: Path) -> dict:
     """The leaks of a data set itself, by kind; and what the split's definition says of it."""
     source = read_source(folder)
@@ -514,28 +591,37 @@ def own_leaks(folder: Path) -> dict:
     return row
 
 
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--leaks", type=int, default=10, help="of each kind and language")
     parser.add_argument("--clean", type=int, default=1000, help="look-alikes of each language")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuning", action="store_true")
     parser.add_argument("--data", nargs="*", type=Path, default=[])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     tables: dict[str, list[dict]] = {}
+    worlds, first = (TUNING, 1) if options.tuning else (HELD_OUT, 2001)
     for seed in range(options.seeds):
-        for world in TUNING if options.tuning else HELD_OUT:
-            first = 1 if options.tuning else 2001
+        for world in worlds:
             planted = generated(world, options.leaks, options.clean, first + seed)
             tables[f"{world.language}, seed {first + seed}"] = [*measure(planted)]
     for folder in options.data:
         if (folder / "corpus.jsonl").exists():
             planted = planted_in(folder, options.leaks, options.clean, 7)
             tables[f"planted into {folder.name}"] = [*measure(planted)]
+    staged = [
+        after_the_data_stage(world, options.leaks, first + seed)
+        for seed in range(options.seeds)
+        for world in worlds
+    ]
     own = [own_leaks(folder) for folder in options.data]
     if options.json:
-        print(json.dumps({"planted": tables, "own": own}, ensure_ascii=False))
+        print(json.dumps({"planted": tables, "staged": staged, "own": own}, ensure_ascii=False))
         return
     for name, rows in tables.items():
         print(f"\n{name}")
@@ -547,6 +633,10 @@ def main() -> None:
             )
             share = row["false"] / max(1, row["clean"])
             print(f"  {row['way']:16}{cells}{row['false']:>8} ({share:.1%}){row['seconds']:8.1f}")
+    for row in staged:
+        print(f"\ndocuments in {row['language']}, seed {row['seed']}: {row['planted']} twins; left "
+              f"between the splits: {_told(row['left'])} (joined by near-duplicates alone: "
+              f"{_told(row['left by near-duplicates alone'])})")  # fmt: skip
     for row in own:
         print(f"\n{row.pop('data')}: " + ", ".join(f"{value} {key}" for key, value in row.items()))
 

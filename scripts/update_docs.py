@@ -1,6 +1,7 @@
 """Write the parts of the documentation that are made from the code and from a demo run.
 
-python scripts/update_docs.py                  docs/configuration.md, from the settings classes
+python scripts/update_docs.py                  docs/configuration.md, from the settings classes, and
+                                               the table of docs/losses.md
 python scripts/update_docs.py embedtune-demo   also the result in README.md and docs/report.png
 """
 
@@ -16,9 +17,11 @@ from typing import Any, get_args
 from embedtune.config import RunSettings, example_config
 from embedtune.files import read_text, write_text
 from embedtune.settings import Settings
+from embedtune.training.losses import losses_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- demo result: begin -->", "<!-- demo result: end -->"
+LOSSES = "<!-- losses: begin -->", "<!-- losses: end -->"
 COLUMNS = ("ndcg@10", "hit@1", "recall@10")
 
 INTRODUCTION = """\
@@ -117,11 +120,20 @@ def _test_queries(report: dict[str, Any]) -> int:
     return report["split"]["queries"]["test"]
 
 
-def replaced_block(readme: str, block: str) -> str:
-    pattern = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
-    found, count = re.subn(pattern, lambda _: block, readme, flags=re.DOTALL)
+def losses_page(page: str) -> str:
+    """docs/losses.md with its table made anew."""
+    begin, end = LOSSES
+    return replaced_block(page, f"{begin}\n{losses_table()}\n{end}", LOSSES, "docs/losses.md")
+
+
+def replaced_block(
+    page: str, block: str, marks: tuple[str, str] = (BEGIN, END), name: str = "README.md"
+) -> str:
+    begin, end = marks
+    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+    found, count = re.subn(pattern, lambda _: block, page, flags=re.DOTALL)
     if count != 1:
-        raise SystemExit(f"README.md: expected one block between {BEGIN} and {END}, found {count}")
+        raise SystemExit(f"{name}: expected one block between {begin} and {end}, found {count}")
     return found
 
 
@@ -140,6 +152,8 @@ def take_picture(page: Path, picture: Path) -> None:
 
 def main() -> None:
     write_text(ROOT / "docs" / "configuration.md", configuration_page())
+    losses = ROOT / "docs" / "losses.md"
+    write_text(losses, losses_page(read_text(losses)))
     if len(sys.argv) > 1:
         run = Path(sys.argv[1])
         report = json.loads(read_text(run / "report.json"))

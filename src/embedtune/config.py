@@ -29,37 +29,13 @@ from embedtune.llm.recorded import LLMSettings
 from embedtune.queries.filter import FilterSettings
 from embedtune.queries.generate import QuerySettings
 from embedtune.settings import Settings
+from embedtune.training.options import ModelSettings
 from embedtune.training.plan import TrainingSettings
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_NODES = 20_000  # of a configuration, aliases expanded
 REFUSED = object()  # in place of a value that is a fault already
 SECRET_KEY = re.compile(r"(^|_)(api_?key|key|token|password|secret)$", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"\b(sk|pk|gsk|hf|xai|AIza)[-_A-Za-z0-9]{16,}")
-
-
-class ModelSettings(Settings):
-    """The model to start from."""
-
-    base: tuple[str, ...] = Field(
-        (DEFAULT_MODEL,),
-        description="Name or folder; of several, the one that is best on dev is trained.",
-    )
-
-    pooling: Literal["auto"] = Field("auto", description="The model's own.")
-    prompts: Literal["auto"] = Field("auto", description="The model's own.")
-
-    @field_validator("base", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("base")
-    @classmethod
-    def _at_least_one(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or not all(name.strip() for name in value):
-            raise ValueError("name at least one model")
-        return value
 
 
 class RunSettings(Settings):

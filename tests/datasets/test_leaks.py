@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from embedtune.datasets.leaks import shared_texts
+from embedtune.datasets import leaks
+from embedtune.datasets.leaks import Shared, shared_texts, shared_within
 
 ENGLISH = (
     "The old ferry crosses the fjord twice a day, except when ice closes the northern quay.",
@@ -179,3 +180,22 @@ def test_a_very_long_text_and_one_word_of_fifty_thousand_letters_do_no_harm():
         for pair in shared_texts([long, long[5000:9000], word, f"{word} and more"])
     }
     assert set(pairs) == {(0, 1)}
+
+
+def test_what_is_too_much_is_compared_by_rank_and_the_rest_for_equality(monkeypatch):
+    whole, mixed = joined(SENTENCES["en"], "en"), twin("re-ordered", "en")
+    texts = [mixed, OTHER["en"], whole, OTHER["en"].upper(), mixed]
+    pairs, compared = shared_within(texts, [0] * 5)
+    assert compared == 5
+    assert {(pair.one, pair.other, pair.kind) for pair in pairs} == {
+        (0, 2, "re-ordered"), (0, 4, "exact"), (1, 3, "exact"), (2, 4, "re-ordered")}  # fmt: skip
+    # room for two of the long ones: those of rank 0
+    monkeypatch.setattr(leaks, "COMPARED", 2 * len(whole) + 10)
+    pairs, compared = shared_within(texts, [1, 1, 0, 1, 0])
+    assert compared == 2
+    assert pairs == [
+        Shared(0, 4, "exact", 1.0),
+        Shared(1, 3, "exact", 1.0),
+        next(pair for pair in pairs if pair.kind == "re-ordered"),
+    ]
+    assert (pairs[2].one, pairs[2].other) == (2, 4)

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from embedtune.datasets.audit import audit
 from embedtune.datasets.given import check_given_splits, complete_splits
+from embedtune.datasets.source import Source
 from embedtune.datasets.split import SplitSettings, leaks, split_queries
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
-from embedtune.records import Chunk, Query, RetrievalSet, Span
+from embedtune.records import Chunk, Counts, Query, RetrievalSet, Span
 from embedtune.relevance import judge
 from embedtune.similar import near_duplicates
 
@@ -245,6 +247,132 @@ def test_allow_cut_divides_it_and_leaves_no_leak():
     split = divided(chunks, queries, SplitSettings(by="document", allow_cut=True), pairs)
     assert min(sizes(split).values()) > 0
     assert leaks(chunks, split.qrels, pairs) == []
+
+
+# ---- passages that share text without being near-duplicates
+
+FERRY = {
+    "en": (
+        "The old ferry crosses the fjord twice a day, except when ice closes the northern quay.",
+        "Tickets are sold on board by the mate, who accepts coins but no banknotes above fifty.",
+        "Bicycles travel free of charge, horses need a certificate from the harbour office.",
+        "In storms the captain may turn round at any buoy and refunds half of the fare.",
+        "Parcels left on the pier after sunset are kept in the green shed until morning.",
+        "School groups of more than ten children must be announced a week ahead by letter.",
+    ),
+    "zh": (
+        "老渡轮每天两次横渡峡湾，北码头封冻时除外。",
+        "船票由大副在船上出售，收硬币，不收五十以上的纸币。",
+        "自行车免费携带，马匹须持港务所的证明。",
+        "遇到风暴，船长可以在任何一个浮标处掉头，并退还一半票款。",
+        "日落以后留在栈桥上的包裹，放进绿色棚屋保管到天亮。",
+        "十名以上儿童的学校团体，必须提前一周来信预约。",
+    ),
+}
+CANNERY = {
+    "en": "Gulls nest on the chimney of the former cannery. Its windows were bricked up long ago, "
+    "and nobody remembers who owned the machines. Visitors hear only the wind there.",
+    "zh": "海鸥在旧罐头厂的烟囱上筑巢。窗户早已砌死，没有人记得机器属于谁。"
+    "来访的人在那里只听得见风声。",
+}
+KINDS = ("exact", "edited", "contained", "overlapping", "re-ordered")
+
+
+def twin(kind, language):
+    """A text, and one that gives it away."""
+    glue = "" if language == "zh" else " "
+    parts = FERRY[language]
+    whole = glue.join(parts)
+    words = list(whole) if language == "zh" else whole.split()
+    other = {
+        "exact": whole,
+        "edited": glue.join("某" if n % 10 == 4 and language == "zh" else
+                            "rather" if n % 10 == 4 else word for n, word in enumerate(words)),
+        "contained": glue.join(parts[1:4]),
+        "overlapping": glue.join([*parts[3:], CANNERY[language]]),
+        "re-ordered": glue.join(parts[n] for n in (3, 0, 5, 1, 4, 2)),
+    }[kind]  # fmt: skip
+    return whole, other
+
+
+def found_leaks(chunks, queries, split):
+    """What an audit of the outcome says."""
+    data = RetrievalSet("x", tuple(chunks), tuple(queries), split.qrels)
+    return audit(Source("beir", data, {}, {}, (), (), (), Counts(0, 0))).leaks
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_documents_that_share_text_stay_together(kind, language):
+    chunks, queries = corpus(30)
+    one, other = twin(kind, language)
+    chunks = with_text(chunks, {"en-003-01": one, "en-014-02": other})
+    pairs = near_duplicates([chunk.embedded for chunk in chunks])
+    for seed in range(6):
+        split = divided(chunks, queries, SplitSettings(seed=seed), pairs)
+        found = sides(split, chunks)
+        assert found["en-003"] == found["en-014"]
+        assert len(found["en-003"]) == 1
+        assert not split.dropped
+        assert found_leaks(chunks, queries, split) == ()
+
+
+def test_shared_text_that_would_join_too_much_keeps_its_train_queries_out_instead():
+    """A chain through all documents, of stretches that are a third of a passage."""
+    chunks, queries = corpus(40)
+    rng = random.Random(3)
+
+    def words(count):
+        return " ".join("".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7))
+                        for _ in range(count))  # fmt: skip
+
+    links = [words(20) for _ in range(41)]
+    texts = {
+        f"en-{d:03d}-00": f"{links[d]} {words(20)} {links[d + 1]}" for d in range(40)
+    }  # each ends as the next begins
+    chunks = with_text(chunks, texts)
+    assert near_duplicates([chunk.embedded for chunk in chunks]) == []
+    split = divided(chunks, queries)
+    assert split.by == "document"
+    assert set(reasons(split)) == {"border"}
+    assert {reject.item[2:11] for reject in split.dropped} <= set(texts)
+    assert found_leaks(chunks, queries, split) == ()
+
+
+def test_named_parts_are_not_moved_for_shared_text_but_train_queries_on_it_leave():
+    chunks, queries = corpus(10)
+    one, other = twin("re-ordered", "en")
+    chunks = with_text(chunks, {"en-001-01": one, "en-005-02": other})
+    split = divided(chunks, queries, named(["en-000.md"], ["en-001.md"]))
+    assert [(r.item, r.code) for r in split.dropped] == [("q-en-005-02-0", "border")]
+    assert sides(split, chunks)["en-005"] == {"train"}
+
+
+def test_what_overlaps_in_its_document_joins_no_blocks():
+    """Half of each chunk is in the next: joined by that, one block would hold all."""
+    rng = random.Random(5)
+    book = "".join(chr(0x4E00 + rng.randrange(9000)) for _ in range(6100))
+    chunks = [Chunk(f"c{n:03d}", "book", 100 * n, 100 * n + 200, "", book[100 * n :][:200])
+              for n in range(60)]  # fmt: skip
+    queries = [Query(f"q{n}", f"question {n}?", evidence=Span("book", 50 * n, 50 * n + 40))
+               for n in range(120)]  # fmt: skip
+    split = divided(chunks, queries)
+    assert len(set(split.group_of_query.values())) >= 15
+
+
+def test_a_question_that_test_asks_in_nearly_the_same_words_leaves_train():
+    chunks, queries = corpus(10)
+    texts = {
+        "q-en-001-00-0": "Where is the key to the cellar of the mill kept?",
+        "q-en-005-00-0": "Where is the key to my cellar of the mill kept?",
+        "q-en-006-00-0": "Where is the key to the attic of the mill kept?",
+    }
+    queries = [replace(query, text=texts.get(query.id, query.text)) for query in queries]
+    split = divided(chunks, queries, named(["en-000.md"], ["en-001.md"]))
+    assert [(r.item, r.code) for r in split.dropped] == [("q-en-005-00-0", "asked-again")]
+    assert not split.dropped[0].unusable
+    assert split.counts.rejected == 1
+    assert found_leaks(chunks, queries, split) == ()
 
 
 # ---- sections and blocks
@@ -494,6 +622,33 @@ def test_boilerplate_joins_no_groups_but_leaks_directly():
     assert report.affected == ("qe",)
 
 
+def test_re_ordered_and_overlapping_passages_across_given_splits_leave_train():
+    whole, mixed = twin("re-ordered", "en")
+    _, window = twin("overlapping", "en")
+    data = given_data({"a": mixed, "b": window, "e": whole}, train="a b c", dev="f", test="d e")
+    report = check_given_splits(data, [])
+    assert report.left_out == ("qa", "qb")
+    assert report.affected == ("qe",)
+    assert report.pairs == 2
+    assert (
+        "0 pairs of passages judged in different splits are near-duplicates, 2 more share"
+        in (report.notes[0])
+    )
+    with pytest.raises(IntegrityError, match="2 more share text"):
+        check_given_splits(data, [], strict=True)
+
+
+def test_nearly_the_same_question_in_train_and_test_is_no_training_pair():
+    data = given_data(train="a b", dev="c", test="d")
+    texts = {"qa": "Where is the spare key to my cellar kept?",
+             "qd": "Where is the spare key to the cellar kept?"}  # fmt: skip
+    data = replace(
+        data, queries=tuple(replace(q, text=texts.get(q.id, q.text)) for q in data.queries)
+    )
+    report = check_given_splits(data, [])
+    assert (report.left_out, report.affected) == (("qa",), ("qd",))
+
+
 def test_the_same_question_in_train_and_test_is_no_training_pair():
     data = given_data(train="a b", dev="c", test="d")
     queries = tuple(replace(q, text="How  Long?" if q.id == "qa" else q.text) for q in data.queries)
@@ -619,3 +774,39 @@ def test_further_evidence_joins_no_documents_but_keeps_train_away_from_test():
     assert any(reject.code == "border" for reject in split.dropped)
     kept = next(iter(split.qrels["test"].values()))
     assert len(kept) == 2
+
+
+def test_train_queries_with_a_passage_in_a_document_of_test_leave():
+    """Further evidence in a passage nobody else is asked about: near to none, but its group is."""
+    chunks, queries = corpus(10)
+    queries = [q for q in queries if q.id != "q-en-001-03-0"]
+    passage = next(chunk for chunk in chunks if chunk.id == "en-001-03")
+    at = next(n for n, q in enumerate(queries) if q.id == "q-en-005-00-0")
+    queries[at] = replace(queries[at], more_evidence=(passage.span,))
+    order, seen = ("train", "dev", "test"), set()
+    for seed in range(12):
+        options = SplitSettings(by="document", seed=seed, train=0.4, dev=0.3, test=0.3)
+        split = divided(chunks, queries, options)
+        part = {query: name for name, own in split.qrels.items() for query in own}
+        home, there = part["q-en-005-01-0"], part["q-en-001-00-0"]
+        leaves = order.index(home) < order.index(there)
+        assert [reject.item for reject in split.dropped] == ["q-en-005-00-0"] * leaves
+        seen.add(leaves)
+    assert seen == {True, False}
+
+
+def test_queries_shown_to_the_writer_of_others_decide_nothing():
+    chunks, queries = corpus(60, questions=2)
+    real = {f"en-{d:03d}" for d in range(60)}
+    queries = with_real(queries, real, per_document=2)  # two of eight in each document
+    queries = [replace(q, flags=("example",)) if q.id.endswith("-00-0") else q for q in queries]
+    split = divided(chunks, queries)
+    flagged = {query.id for query in queries if query.flags}
+    assert len(flagged) == 60
+    part = {q: name for name, own in split.qrels.items() for q in own}
+    assert {part[query] for query in flagged & part.keys()} == {"train"}
+    left = {reject.item for reject in split.dropped if reject.code == "example"}
+    assert left == flagged - part.keys()
+    groups = {split.group_of_query[q] for name in ("test", "dev") for q in split.qrels[name]}
+    assert len(left) == len(groups)  # one each of the documents that went there
+    assert split.counts.rejected == len(split.dropped)

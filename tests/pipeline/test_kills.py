@@ -49,7 +49,7 @@ def story(tmp_path_factory, child, command, mixed_folder, tiny_model):
         "chunks": {"tokens": 48, "overlap": 0},
         "queries": {"per_chunk": 1},
         "model": {"base": str(tiny_model)},
-        "training": {"epochs": 14, "batch_size": 16, "evaluate_every": 10, "seed": 3},
+        "training": {"minutes": 0, "epochs": 14, "batch_size": 16, "evaluate_every": 10, "seed": 3},
         "evaluation": {"probe": "none"},
     }
     seen = {}

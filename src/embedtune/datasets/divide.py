@@ -7,9 +7,9 @@ For scored pairs and labelled texts. Pairs and triplets are divided as retrieval
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from embedtune.datasets.assign import NAMES, SplitSettings, draw_order, fill_parts, share_of
 from embedtune.datasets.formats import LabelledRow, ScoredRow
 from embedtune.datasets.parts import WHOLE
-from embedtune.datasets.split import NAMES, SplitSettings, draw_order, fill_parts, share_of
 from embedtune.errors import ConfigError
 from embedtune.language import language_of
 from embedtune.similar import components, near_duplicates, normalise

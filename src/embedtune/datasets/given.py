@@ -1,10 +1,10 @@
 """Splits that came with the data: never moved, their leaks found, missing parts made."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from embedtune.datasets.groups import boilerplate_of, relevant_in
+from embedtune.datasets.groups import asked_alike, boilerplate_of, relevant_in, sharing
 from embedtune.datasets.split import NAMES, SplitSettings, split_queries
 from embedtune.errors import IntegrityError, NothingUsable
 from embedtune.files import visible
@@ -20,7 +20,7 @@ class LeakReport:
 
     left_out: tuple[str, ...]  # train queries in one group with dev or test
     affected: tuple[str, ...]  # test queries in one group with train
-    pairs: int  # near-duplicate passages judged in different splits
+    pairs: int  # passages judged in different splits that are near-duplicates or share text
     notes: tuple[str, ...]
 
 
@@ -30,10 +30,11 @@ def check_given_splits(
     """What leaks between splits that came with the data. They are never moved.
 
     Train queries whose passage is in one group (same document, or joined by near-duplicates)
-    with a passage of dev or test, or whose text is asked there too, are to be left out of
-    training; test queries in one group with train are flagged, so that both figures can be
+    with a passage of dev or test, or whose text is asked there too, or nearly so, are to be left
+    out of training; test queries in one group with train are flagged, so that both figures can be
     shown. Boilerplate (near-duplicates in more than 3 documents) is a leak to its direct
-    near-duplicates but joins no groups. Other parts (``test_…``) are no leak.
+    near-duplicates but joins no groups, and so are passages that share text otherwise (contained,
+    overlapping, re-ordered). Other parts (``test_…``) are no leak.
 
     Where all splits search the same passages by design (labelled texts), the texts of the queries
     are compared instead: it is they that training sees.
@@ -53,6 +54,13 @@ def check_given_splits(
     index = {chunk.id: number for number, chunk in enumerate(data.chunks)}
     twins = twins_of(data.chunks, near_duplicates)
     boilerplate = boilerplate_of({chunk.id: chunk for chunk in data.chunks}, twins)
+    passages = {
+        names: set[str]().union(*(relevant_in(qrels[name]) for name in names))
+        for names in (("train",), ("dev", "test"))
+    }
+    notes: list[str] = []
+    shared = sharing(data.chunks, set().union(*passages.values()), near_duplicates, notes)
+    close = twins_of(data.chunks, [*near_duplicates, *shared])
     first: dict[str, int] = {}
     same_document = [
         (first.setdefault(chunk.document, i), i) for i, chunk in enumerate(data.chunks)
@@ -63,27 +71,36 @@ def check_given_splits(
     group = components(len(data.chunks), [*same_document, *joins])
 
     def near(names: Sequence[str], grades: Mapping[str, int], query: str) -> bool:
-        return texts[query] in asked[names] or any(
+        same = {texts[query], *(texts[other] for other in alike.get(query, ()))}
+        return not same.isdisjoint(asked[names]) or any(
             group[index[chunk]] in groups[names]
-            or not passages[names].isdisjoint(twins.get(chunk, ()))
+            or not passages[names].isdisjoint(close.get(chunk, ()))
             for chunk, grade in grades.items()
             if grade > 0
         )
 
-    passages, groups, asked = {}, {}, {}
-    for names in (("train",), ("dev", "test")):
-        passages[names] = set().union(*(relevant_in(qrels[name]) for name in names))
+    split_of_query = {query: name for name in NAMES for query in qrels[name]}
+    alike = asked_alike({query: texts[query] for query in split_of_query}, split_of_query)
+    groups, asked = {}, {}
+    for names in passages:
         groups[names] = {group[index[chunk]] for chunk in passages[names]}
         asked[names] = {texts[query] for name in names for query in qrels[name]}
     left_out = tuple(q for q, own in qrels["train"].items() if near(("dev", "test"), own, q))
     affected = tuple(q for q, own in qrels["test"].items() if near(("train",), own, q))
     split_of = {chunk: name for name in reversed(NAMES) for chunk in relevant_in(qrels[name])}
-    ids = [(data.chunks[one].id, data.chunks[other].id) for one, other in near_duplicates]
-    across = sum(
-        split_of[one] != split_of[other] for one, other in ids if {one, other} <= split_of.keys()
-    )
-    found = f"{across} pairs of passages judged in different splits are near-duplicates"
-    return _report(data.name, qrels, left_out, affected, across, found, strict=strict)
+    ids = [chunk.id for chunk in data.chunks]
+
+    def across(pairs: Iterable[tuple[int, int]]) -> int:
+        known = ((ids[one], ids[other]) for one, other in pairs if {ids[one], ids[other]} <= held)
+        return sum(split_of[one] != split_of[other] for one, other in known)
+
+    held = split_of.keys()
+    near_pairs, sharing_text = across(near_duplicates), across(shared)
+    found = f"{near_pairs} pairs of passages judged in different splits are near-duplicates"
+    found += f", {sharing_text} more share text" if sharing_text else ""
+    report = _report(data.name, qrels, left_out, affected, near_pairs + sharing_text, found,
+                     strict=strict)  # fmt: skip
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def _report(

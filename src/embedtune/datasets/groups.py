@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from embedtune.datasets.leaks import COMPARED, shared_within
 from embedtune.errors import NothingUsable
 from embedtune.files import visible
 from embedtune.records import Chunk, Qrels, Query
@@ -71,6 +72,13 @@ def choose_grouping(
         else "split.by: auto finds a finer unit"
     )
     raise NothingUsable(f"the queries cannot be split: {problem}; {advice}")
+
+
+def joins_well(wider: Grouping, grouping: Grouping) -> bool:
+    """Whether groups joined further are still enough, and none too large to be on one side."""
+    sizes = wider.sizes
+    enough = min(MIN_GROUPS, len(grouping.sizes))
+    return len(sizes) >= enough and max(sizes.values()) <= LARGEST * sum(sizes.values())
 
 
 def _joining(
@@ -193,3 +201,50 @@ def close_to(
 def relevant_in(qrels: Qrels) -> set[str]:
     """All chunks that are relevant to some query."""
     return {chunk for grades in qrels.values() for chunk, grade in grades.items() if grade > 0}
+
+
+def sharing(
+    chunks: Sequence[Chunk],
+    judged: Collection[str],
+    near_duplicates: Sequence[tuple[int, int]],
+    notes: list[str],
+) -> list[tuple[int, int]]:
+    """Pairs of passages that give each other away without being near-duplicates.
+
+    All passages are looked at, since what is usual wording is told from all; chunks that overlap
+    in their document share text anyway and are dealt with as such.
+
+    Args:
+        judged: Ids of the passages that are relevant to some query; they are compared first where
+            there is too much text to compare all.
+    """
+    ranks = [chunk.id not in judged for chunk in chunks]
+    pairs, compared = shared_within([chunk.embedded for chunk in chunks], ranks)
+    if compared < len(chunks):
+        notes.append(
+            f"{compared:,} of {len(chunks):,} passages were searched for text that others share "
+            f"({COMPARED:,} characters); the others for near-duplicates only"
+        )
+    known = set(near_duplicates)
+    return [
+        (pair.one, pair.other)
+        for pair in pairs
+        if (pair.one, pair.other) not in known
+        and not chunks[pair.one].span.overlap(chunks[pair.other].span)
+    ]
+
+
+def asked_alike(texts: Mapping[str, str], split_of: Mapping[str, str]) -> dict[str, set[str]]:
+    """Query id -> ids of those that ask the same in nearly the same words; only those with any.
+
+    Args:
+        split_of: Query id -> split; train comes last where there are too many to compare all.
+    """
+    ids = list(texts)
+    ranks = [split_of[query] == "train" for query in ids]
+    pairs, _ = shared_within(list(texts.values()), ranks, questions=True)
+    alike: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        alike[ids[pair.one]].add(ids[pair.other])
+        alike[ids[pair.other]].add(ids[pair.one])
+    return dict(alike)

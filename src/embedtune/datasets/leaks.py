@@ -118,8 +118,8 @@ def shared_within(
 ) -> tuple[list[Shared], int]:
     """As ``shared_texts`` in bounded memory; and how many of the texts were compared.
 
-    Beyond 20 million characters (about 2 GB and a minute) the others are compared for equality
-    only: those of the lowest ``ranks`` stay, of one rank drawn by their hash.
+    Beyond 20 million characters the others are compared for equality only: those of the lowest
+    ``ranks`` stay, of one rank drawn by their hash.
     """
     chosen = list(range(len(texts)))
     if sum(map(len, texts)) > COMPARED:

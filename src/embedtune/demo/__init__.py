@@ -28,6 +28,7 @@ def demo_settings(out: Path, overrides: Sequence[str] = ()) -> "RunSettings":
         "split.test=0.3",
         # more epochs and evaluations gain little here, and take longer than one likes to wait
         "training.epochs=2",
+        "training.minutes=0",
         "training.evaluate_every=19",
     )
     return load_config(None, [*own, *overrides])

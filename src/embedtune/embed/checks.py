@@ -11,11 +11,14 @@ import struct
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from embedtune.errors import IntegrityError
+from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import read_json, sha256_of, visible
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+# what sentence-transformers leaves in a folder beside the list of modules
+MODULE_FOLDER = re.compile(r"\d+_[A-Z]\w*")
+OWN_FILES = ("config_sentence_transformers.json", "sentence_bert_config.json")
 
 
 @functools.cache
@@ -33,7 +36,11 @@ def check_model_folder(
 ) -> None:
     """Refuse a folder that would load as another model than it was, or run foreign code.
 
+    Args:
+        modules_required: A plain encoder is refused too: its pooling is not known.
+
     Raises:
+        ConfigError: A plain encoder, where modules are required.
         IntegrityError: Names the file and what is wrong with it.
     """
     for module_folder, module_type in _modules(folder, modules_required):
@@ -59,11 +66,26 @@ def check_model_folder(
     _check_vocabulary(folder)
 
 
+def is_plain_encoder(folder: Path) -> bool:
+    """Whether a folder holds a transformers model that never was one of sentence-transformers."""
+    if not (folder / "config.json").is_file() or (folder / "modules.json").exists():
+        return False
+    names = [path.name for path in folder.iterdir()]
+    return not any(name in OWN_FILES or MODULE_FOLDER.fullmatch(name) for name in names)
+
+
 def _modules(folder: Path, required: bool) -> list[tuple[Path, str]]:
     """(folder, type) of each module, in order; names that leave the folder are refused."""
     file = folder / "modules.json"
     if not file.is_file():
-        if required:
+        plain = is_plain_encoder(folder)
+        if required and plain:
+            raise ConfigError(
+                f"{folder}: no modules.json: a plain encoder, whose pooling is not known; name one "
+                "in model.pooling (mean, cls, max, lasttoken or weightedmean), or give a folder "
+                "saved by sentence-transformers"
+            )
+        if not plain:
             raise IntegrityError(
                 f"{folder}: no modules.json, so pooling, length and normalising are unknown and "
                 "would be guessed; expected a folder saved by sentence-transformers"

@@ -3,10 +3,11 @@
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from embedtune.embed.checks import check_model_folder
+from embedtune.embed.checks import check_model_folder, is_plain_encoder
 from embedtune.embed.models import ResolvedModel, resolve_model
+from embedtune.embed.packed_layers import FAMILIES, read_encoder
 from embedtune.errors import IntegrityError, ResourceError
 from embedtune.files import visible
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
+
+PoolingMode = Literal["mean", "cls", "max", "lasttoken", "weightedmean"]
 
 
 def prepare_threads() -> None:
@@ -59,27 +62,41 @@ def choose_device(device: str = "auto") -> str:
 
 
 def load_sentence_transformer(
-    name: str, *, device: str = "auto", trust_remote_code: bool = False
+    name: str,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    pooling: PoolingMode | Literal["auto"] = "auto",
 ) -> "SentenceTransformer":
     """The model of that name or folder, checked before and after loading. Never asks a network
     for anything beyond what `resolve_model` fetched.
 
+    Args:
+        pooling: Of a plain encoder, which has none: that head and normalising are put on it.
+            Models that sentence-transformers saved keep their own.
+
     Raises:
+        ConfigError: A plain encoder, and no pooling named.
         IntegrityError: Files are damaged, missing or of another model; weights are not finite;
             or two different texts get one vector.
     """
-    return load_resolved(resolve_model(name), device=device, trust_remote_code=trust_remote_code)
+    return load_resolved(
+        resolve_model(name), device=device, trust_remote_code=trust_remote_code, pooling=pooling
+    )
 
 
 def load_resolved(
-    model: ResolvedModel, *, device: str = "auto", trust_remote_code: bool = False
+    model: ResolvedModel,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    pooling: PoolingMode | Literal["auto"] = "auto",
 ) -> "SentenceTransformer":
     """As `load_sentence_transformer`, for a model that is resolved already."""
     check_model_folder(
-        model.path,
-        trust_remote_code=trust_remote_code,
-        modules_required=model.source != "hub" and model.source != "hub cache",
+        model.path, trust_remote_code=trust_remote_code, modules_required=pooling == "auto"
     )
+    modules = None
     prepare_threads()
     import torch
     from sentence_transformers import SentenceTransformer
@@ -89,8 +106,11 @@ def load_resolved(
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
+        if pooling != "auto" and is_plain_encoder(model.path):
+            modules = _with_head(model.path, pooling, trust_remote_code)
         loaded = SentenceTransformer(
-            str(model.path),
+            str(model.path) if modules is None else None,
+            modules=modules,
             device=choose_device(device),
             local_files_only=True,
             trust_remote_code=trust_remote_code,
@@ -105,20 +125,55 @@ def load_resolved(
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-    _read_control_tokens_as_text(loaded)
+    read_control_tokens_as_text(loaded)
     _self_test(loaded, model)
     return loaded
 
 
-def _read_control_tokens_as_text(loaded: "SentenceTransformer") -> None:
+def _with_head(folder: Path, pooling: PoolingMode, trust_remote_code: bool) -> list[Any]:
+    """The modules of an embedding model: the encoder, that pooling, vectors of length 1."""
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    own = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # parts that the file has no weights for (BERT's pooler) are drawn
+        transformer = Transformer(
+            str(folder), model_kwargs=own, processor_kwargs=own, config_kwargs=own
+        )
+    limit = _positions(transformer.model)
+    if limit is not None:
+        transformer.max_seq_length = min(transformer.max_seq_length or limit, limit)
+    return [
+        transformer,
+        Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling),
+        Normalize(),
+    ]
+
+
+def longest_text(model: "SentenceTransformer") -> int | None:
+    """The most tokens that ``model`` can read, whatever its limit is set to; None: no such bound
+    is known."""
+    return _positions(getattr(model[0], "model", None))
+
+
+def _positions(network: Any) -> int | None:  # a transformers model, or none
+    if type(network).__name__ in FAMILIES:
+        return read_encoder(network).max_tokens
+    count = getattr(getattr(network, "config", None), "max_position_embeddings", None)
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def read_control_tokens_as_text(loaded: "SentenceTransformer") -> None:
     """``[SEP]`` or ``[PAD]`` written in a document are characters like any other, so that no text
     can steer its own vector. Models whose own prompts hold control tokens stay as they are."""
     tokenizer = getattr(loaded, "tokenizer", None)
     if not hasattr(tokenizer, "split_special_tokens"):
         return
     control = tokenizer.all_special_tokens
-    if not any(token in prompt for prompt in loaded.prompts.values() for token in control):
-        tokenizer.split_special_tokens = True
+    tokenizer.split_special_tokens = not any(
+        token in prompt for prompt in loaded.prompts.values() for token in control
+    )
 
 
 def _self_test(loaded: "SentenceTransformer", model: ResolvedModel) -> None:

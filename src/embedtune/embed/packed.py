@@ -53,7 +53,7 @@ def _transformer_fault(transformer: Any) -> str:  # sentence-transformers' Trans
     kind = type(network)
     if kind.__name__ not in FAMILIES or not kind.__module__.startswith("transformers.models."):
         return f"the fast path does not know {kind.__name__}"
-    if config.is_decoder:
+    if getattr(config, "is_decoder", False):  # some families have no such field
         return "it is a decoder"
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         return f"its positions are {config.position_embedding_type}"

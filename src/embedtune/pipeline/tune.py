@@ -13,6 +13,7 @@ from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, System
 from embedtune.evaluation.forgetting import bundled_probe, forgetting
 from embedtune.files import write_json
 from embedtune.pipeline.console import Console
+from embedtune.pipeline.search import ENOUGH, FILE, find_recipe
 from embedtune.records import Chunk, Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
 from embedtune.results import SystemScores
@@ -24,11 +25,13 @@ from embedtune.training.merge import (
     merge_into,
 )
 from embedtune.training.plan import TrainingSettings
+from embedtune.training.sweep import Chosen
 from embedtune.training.train import Trained, train
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_SHARE = 0.20
+SEARCH_MINUTES = 10.0
 FACTS = "embedtune.json"  # in a model folder: where the model comes from
 
 
@@ -41,6 +44,7 @@ class Tuned:
     alpha: float
     dev: float  # of the candidate
     curve: tuple[MergePoint, ...]  # empty when merging was off
+    search: Chosen | None = None  # how the recipe was found, where it was looked for
 
     def facts(self) -> dict[str, Any]:
         """What a manifest keeps of it."""
@@ -52,6 +56,7 @@ class Tuned:
             "best_step": trained.best_step,
             "best_score": trained.best_score,
             "base_score": trained.base_score,
+            "search": asdict(self.search) if self.search else None,
         }
 
 
@@ -145,9 +150,11 @@ def tune(
     from embedtune.embed.local import MemoryEmbedder
     from embedtune.training.plan import device_and_precision
 
-    pairs = attach_negatives(
-        training_pairs(data, left_out, seed=training.seed), against.negatives, data.chunks
-    )
+    def pairs_of(part: RetrievalSet) -> list[Pair]:
+        own = training_pairs(part, left_out, seed=training.seed)
+        return attach_negatives(own, against.negatives, part.chunks)
+
+    pairs = pairs_of(data)
     position = {chunk.id: place for place, chunk in enumerate(data.chunks)}
     relevance = Relevance(
         data.queries,
@@ -168,6 +175,25 @@ def tune(
     def dev_score(model: Any) -> float:
         return evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
 
+    minutes = SEARCH_MINUTES if training.minutes == "auto" else training.minutes
+    small = len(data.qrels.get("dev", {})) < ENOUGH
+    work.mkdir(parents=True, exist_ok=True)
+    chosen = find_recipe(
+        data,
+        base,
+        work,
+        pairs_of=pairs_of,
+        excluded=excluded,
+        near_duplicates=near_duplicates,
+        training=training,
+        evaluation=evaluation,
+        minutes=minutes,
+        console=console,
+    ) if minutes and training.max_steps is None else None  # fmt: skip
+    if chosen:
+        training = chosen.candidate.settings(training)
+    if training.keep == "auto":
+        training = training.model_copy(update={"keep": "last" if small else "best"})
     console.say(f"training {base} on {len(pairs):,} pairs")
     trained = train(
         pairs,
@@ -187,13 +213,17 @@ def tune(
         scratch = load_sentence_transformer(str(trained.model), device=device)
         if training.merge == "auto":
             point, curve = _merged(
-                original, tuned, scratch, trained, evaluation, dev_score, console
-            )
+                original, tuned, scratch, trained, evaluation, dev_score, console,
+                chosen.curve if chosen and small else (),
+            )  # fmt: skip
         else:
             merge_into(scratch, original, tuned, training.merge)
             point = MergePoint(training.merge, dev_score(scratch))
             curve = [point]
         alpha, dev = point.alpha, point.dev
+        if chosen and small:  # the point's own is a mean over folds
+            merge_into(scratch, original, tuned, alpha)
+            dev = dev_score(scratch)
         if alpha != 1:
             merge_into(scratch, original, tuned, alpha)
             folder = work / "merged"
@@ -207,7 +237,8 @@ def tune(
          "pairs": len(pairs), **facts},
     )  # fmt: skip
     write_json(work / "merge.json", [asdict(point) for point in curve])
-    return Tuned(trained.model, trained, alpha, dev, tuple(curve))
+    (work / FILE).unlink(missing_ok=True)
+    return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen)
 
 
 def _merged(
@@ -218,8 +249,13 @@ def _merged(
     evaluation: EvaluationSettings,
     dev_score: Any,
     console: Console,
+    folds: Sequence[tuple[float, float]] = (),
 ) -> tuple[MergePoint, list[MergePoint]]:
-    """The chosen point and the whole curve."""
+    """The chosen point and the whole curve.
+
+    Args:
+        folds: (alpha, score) over held-out folds, which say more than a small dev set.
+    """
     from embedtune.embed.local import MemoryEmbedder
 
     report = console.progress("merging with the base")
@@ -229,7 +265,10 @@ def _merged(
         report(ALPHAS.index(alpha) + 1, len(ALPHAS))
         return known[alpha] if alpha in known else dev_score(model)
 
-    curve = merge_curve(original, tuned, scratch, dev)
+    if folds:
+        curve = [MergePoint(alpha, score) for alpha, score in folds]
+    else:
+        curve = merge_curve(original, tuned, scratch, dev)
     data = probe_set(evaluation.probe)
     if data is None:
         return choose_alpha(curve, None)

@@ -9,6 +9,7 @@ from typing import Any
 
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import read_json, write_json, write_jsonl
+from embedtune.training.collapse import Watch
 
 log = logging.getLogger(__name__)
 
@@ -17,23 +18,24 @@ TRACKERS = {"tensorboard": "pip install 'embedtune[track]'", "trackio": "pip ins
 
 
 class BestModel:
-    """Called at each evaluation: scores the model, keeps the best on disk.
+    """Called at each evaluation: scores the model, keeps the best (or the last) on disk.
 
     ``folder/score.json`` names step, score and the subfolder that holds the model; it is
     replaced after the new model is whole, so that a kill leaves the old or the new best.
     """
 
-    def __init__(self, folder: Path, score: Callable[[Any], float]) -> None:
-        self.folder, self.score = folder, score
+    def __init__(
+        self, folder: Path, score: Callable[[Any], float], watch: Watch, *, last: bool = False
+    ) -> None:
+        self.folder, self.score, self.watch, self.last = folder, score, watch, last
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         value = float(self.score(model))
-        model.train()
         if not math.isfinite(value):
             raise IntegrityError(f"step {steps}: the model's dev score is {value}")
-        if value > best_so_far(self.folder)["score"]:
+        if self.last or value > best_so_far(self.folder)["score"]:
             name = f"step-{steps}"
             shutil.rmtree(self.folder / name, ignore_errors=True)
             model.save(str(self.folder / name), create_model_card=False)
@@ -41,7 +43,13 @@ class BestModel:
             for other in self.folder.glob("step-*"):
                 if other.name != name:
                     shutil.rmtree(other)
-        return {"dev": value}
+        spread = self.watch(model, steps)
+        model.train()
+        return {
+            "dev": value,
+            "mean_cosine": round(spread.mean_cosine, 6),
+            "effective_rank": round(spread.effective_rank, 3),
+        }
 
 
 def best_so_far(folder: Path) -> dict[str, Any]:
@@ -67,20 +75,22 @@ class Health:
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = learning_rate
         self.dull = 0
+        self.lively = False  # losses with a margin reach 0 in time; from the start it is a fault
 
     def check(self, step: int, loss: float, rows: Sequence[int] = ()) -> None:
         """``rows`` are the places of the batch in the training data, where they are known.
 
         Raises:
-            IntegrityError: The loss is not finite, or has been 0 for three steps.
+            IntegrityError: The loss is not finite, or was 0 in all of the first three steps.
         """
         if not math.isfinite(loss):
             raise IntegrityError(
                 f"step {step}{_batch(rows)}: the loss is {loss}; nothing is published. Lower "
                 f"training.learning_rate (now {self.learning_rate:g})"
             )
-        self.dull = self.dull + 1 if abs(loss) < 1e-9 else 0
-        if self.dull >= DULL:
+        self.lively = self.lively or abs(loss) >= 1e-9
+        self.dull += 1
+        if not self.lively and self.dull >= DULL:
             raise IntegrityError(
                 f"step {step}: the loss has been 0 for {DULL} steps, so nothing is learnt: all "
                 "passages of a batch answer each of its queries (copies?), or the weights "
@@ -105,7 +115,8 @@ def _batch(rows: Sequence[int]) -> str:
 
 
 class History:
-    """Rows with step, epoch and either loss and learning_rate, or dev; on disk as they come.
+    """Rows with step, epoch and either loss and learning_rate, or dev and the spread of the
+    vectors (see ``collapse``); on disk as they come.
 
     Args:
         trackers: Further places that are told (see ``TRACKERS``).

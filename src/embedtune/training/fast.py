@@ -30,17 +30,16 @@ def fit(
     model: Any,  # SentenceTransformer
     tasks: Sequence[Task],
     order: Order,
-    score: Callable[[Any], float],
+    keep_best: BestModel,
     settings: TrainingSettings,
     plan: Plan,
     *,
     checkpoints: Path,
-    best: Path,
     resume: Path | None,
     history: Path,
     progress: Progress,
 ) -> list[Mapping[str, float]]:
-    """Train ``model`` in place; leave the best checkpoint's model in ``best`` (see ``BestModel``).
+    """Train ``model`` in place; the best checkpoint's model is left where ``keep_best`` has it.
 
     Returns:
         The history, also in the file ``history``: see ``History``.
@@ -70,7 +69,6 @@ def fit(
     written = History(history, state["rows"], settings.report_to)
     since: list[float] = state["since"]  # losses since the last entry
     health = Health(plan.learning_rate)
-    keep_best = BestModel(best, score)
     stepper = Stepper(model, tasks, settings, plan)
     per_epoch = plan.steps / plan.epochs
     model.train()
@@ -103,7 +101,7 @@ def fit(
             save_state(checkpoints, step, parts,
                        {"step": step, "rows": written.rows, "since": since})  # fmt: skip
             prune(checkpoints, keep=2)
-            if patience_is_over(settings.patience, best, written.evaluated):
+            if patience_is_over(settings.patience, keep_best.folder, written.evaluated):
                 break
     return written.rows
 

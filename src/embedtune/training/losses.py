@@ -1,151 +1,348 @@
-"""The ranking loss with false negatives masked, and the batches it is fed with."""
+"""The losses: which there are, which fits which data, and how each is built.
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+They are sentence-transformers' own (those that rank in a batch with false negatives masked), so
+that a loss serves both engines: the trainer feeds it with texts, the fast loop with vectors.
+"""
 
-from embedtune.records import Pair
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-Excluded = Callable[[str], frozenset[str]]  # query id -> chunk ids that are no negatives for it
+from embedtune.embed import Embedder
+from embedtune.errors import ConfigError
+from embedtune.training import builders
+from embedtune.training.builders import MARGIN, Loss, Parts, Teacher
+from embedtune.training.examples import Examples, Format
+from embedtune.training.ranking import Excluded
+from embedtune.training.shapes import (
+    as_classes,
+    one_negative_a_row,
+    same_number_of_negatives,
+    unshaped,
+    with_two_a_class,
+    without_negatives,
+)
+
+if TYPE_CHECKING:
+    from embedtune.training.plan import TrainingSettings
+
+COLUMNS: Mapping[Format, str] = {
+    "pairs": "anchor, positive",
+    "triplets": "anchor, positive, negative…",
+    "scored": "sentence1, sentence2, score",
+    "labelled": "text, label",
+}
+MOST_CLASSES = 20  # more distinct scores than that are degrees, not classes
 
 
-def ranking_loss(
-    model: Any,  # a SentenceTransformer; torch is not imported for a type
-    pairs: Sequence[Pair],
+@dataclass(frozen=True, slots=True)
+class LossKind:
+    """One loss. Whoever trains with it gives it, as ``labels``, the rows' positions in the examples
+    (``position``) or ``Examples.labels`` (``label``)."""
+
+    name: str
+    formats: tuple[Format, ...]
+    what: str
+    paper: str
+    build: Callable[[Parts], Loss]
+    labels: Literal["position", "label"]
+    shape: Callable[[Examples, Excluded], Examples] = unshaped
+    flat: bool = True  # needs vectors and labels alone, or does where the loop caches by itself
+    calls_in_portions: bool = False  # where it is fed with texts; no wrapper over layers then
+    batches: Literal["any", "large", "by_label"] = "any"
+    needs: Literal["", "guide", "teacher"] = ""  # an embedding model; a cross-encoder
+    scores: Literal["any", "binary", "classes"] = "any"
+    matryoshka: bool = True
+    even: bool = False  # only dimensions that can be halved
+
+
+def build_loss(
+    kind: LossKind,
+    model: Any,  # a SentenceTransformer, or ``vectors_only``
+    examples: Examples,
     excluded: Excluded,
-    *,
-    temperature: float,
+    settings: "TrainingSettings",
     dimensions: Sequence[int],
-) -> Any:
-    """MultipleNegativesRankingLoss (van den Oord et al. 2018, arXiv:1807.03748) with masking,
-    inside MatryoshkaLoss (arXiv:2205.13147) when there is more than one dimension.
-
-    In a batch, a query's negatives are the passages of the other pairs and the explicit negatives
-    of all pairs. One is none when it is excluded for that query: judged relevant, a near-duplicate
-    of a relevant one, or overlapping the evidence. Such entries of the score matrix are minus
-    infinity, so that neither loss nor gradient sees them. A sampler alone cannot give that: it
-    knows equal texts only. Nor is a passage seen twice that several pairs bring along.
-
-    The data set's columns are anchor, positive, and one for each of ``negative_columns``; ``label``
-    holds the position of each pair in ``pairs``.
-    """
-    import torch
-    from sentence_transformers.sentence_transformer.losses import (
-        MatryoshkaLoss,
-        MultipleNegativesRankingLoss,
-    )
-    from sentence_transformers.util import cos_sim
-
-    columns = len(negative_columns(pairs))
-
-    class MaskedRankingLoss(MultipleNegativesRankingLoss):
-        def __init__(self) -> None:
-            super().__init__(model, scale=1 / temperature, similarity_fct=self.masked_similarity)
-
-        def forward(self, sentence_features: Any, labels: Any) -> Any:
-            self.mask = torch.tensor(false_negatives(labels.tolist(), pairs, excluded, columns))
-            return super().forward(sentence_features, labels)
-
-        def masked_similarity(self, queries: Any, passages: Any) -> Any:
-            # scores in full precision: with a scale of 20, bfloat16 would round them to 0.1
-            precision = torch.promote_types(queries.dtype, torch.float32)
-            with torch.autocast(queries.device.type, enabled=False):
-                scores = cos_sim(queries.to(precision), passages.to(precision))
-            return scores.masked_fill(self.mask.to(scores.device), -torch.inf)
-
-        def get_config_dict(self) -> dict[str, Any]:
-            return {"scale": self.scale, "masked": True}
-
-    loss = MaskedRankingLoss()
-    if len(dimensions) == 1:
-        return loss
-    return MatryoshkaLoss(model, loss, matryoshka_dims=list(dimensions))
-
-
-def negative_columns(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """Names of the columns that hold the explicit negatives: as many as a pair has at most."""
-    most = max((len(pair.negatives) for pair in pairs), default=0)
-    return tuple(f"negative_{number}" for number in range(1, most + 1))
-
-
-def false_negatives(
-    batch: Sequence[int], pairs: Sequence[Pair], excluded: Excluded, columns: int = 0
-) -> list[list[bool]]:
-    """mask[i][j]: passage j must not count against query i, or counts already.
-
-    The passages are the positives of the batch, then the first negative of each pair, the second,
-    and so on. A pair with fewer has none there, and that is masked. The diagonal is False.
-    """
-    chunks: list[str | None] = [pairs[row].chunk for row in batch]
-    for column in range(columns):
-        chunks += [
-            pairs[row].negatives[column][0] if column < len(pairs[row].negatives) else None
-            for row in batch
-        ]
-    first: dict[str | None, int] = {}
-    again = [chunk is None or first.setdefault(chunk, j) != j for j, chunk in enumerate(chunks)]
-    mask = []
-    for i, row in enumerate(batch):
-        barred = excluded(pairs[row].query)
-        own = pairs[row].chunk
-        mask.append(
-            [
-                i != j and (again[j] or chunk == own or chunk in barred)
-                for j, chunk in enumerate(chunks)
-            ]
-        )
-    return mask
-
-
-def batches(
-    pairs: Sequence[Pair],
-    excluded: Excluded,
     *,
-    size: int,
-    seed: int,
-    epoch: int,
-    avoid_conflicts: bool = True,
-) -> Iterator[list[int]]:
-    """The batches of one epoch: every pair once, order given by seed and epoch alone.
+    guide: Embedder | None = None,
+    teacher: Teacher | None = None,
+    embedded: bool = False,
+) -> Loss:
+    """The loss as a torch module, inside Matryoshka (Kusupati et al. 2022, arXiv:2205.13147) where
+    there is more than one dimension, inside AdaptiveLayer where the settings ask for it.
 
-    With ``avoid_conflicts``, pairs of which a passage, positive or negative, is masked for the
-    other are put into different batches where possible, so that each query meets as many
-    negatives as it can. No batch has one pair only (it would teach nothing): such a rest joins the
-    batch before.
+    Args:
+        examples: As ``shaped`` gives them; their number of rows stays.
+        excluded: Chunks that are no negatives for a query id.
+        guide: Embeds every text once, here.
+        teacher: Judges every query and passage once, here.
+        embedded: The loss is fed with vectors, and caching of gradients is the caller's.
+
+    Raises:
+        ConfigError: Guide or teacher is missing; layers are wanted of a model without; dimensions
+            that the loss cannot halve.
     """
-    import random
+    from sentence_transformers.sentence_transformer.losses import (
+        AdaptiveLayerLoss,
+        Matryoshka2dLoss,
+        MatryoshkaLoss,
+    )
+    from sentence_transformers.sentence_transformer.modules import Transformer
 
-    brought = [{pair.chunk, *(chunk for chunk, _ in pair.negatives)} for pair in pairs]
-    order = list(range(len(pairs)))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
-    made: list[list[int]] = []
-    while order:
-        batch: list[int] = []
-        barred: set[str] = set()
-        held: set[str] = set()
-        waiting: list[int] = []
-        for position, index in enumerate(order):
-            own, chunks = excluded(pairs[index].query), brought[index]
-            if avoid_conflicts and not (chunks.isdisjoint(barred) and held.isdisjoint(own)):
-                waiting.append(index)
-                continue
-            batch.append(index)
-            barred |= own
-            held |= chunks
-            if len(batch) == size:
-                waiting.extend(order[position + 1 :])
-                break
-        # towards the end only conflicting pairs may be left: fill up rather than leave them out
-        while len(batch) < size and waiting:
-            batch.append(waiting.pop(0))
-        made.append(batch)
-        order = waiting
-    if len(made) > 1 and len(made[-1]) == 1:
-        made[-2].extend(made.pop())
-    yield from made
+    if kind.needs and (guide if kind.needs == "guide" else teacher) is None:
+        raise ConfigError(_needed(kind))
+    layered = not embedded and isinstance(model[0], Transformer)
+    if settings.adaptive_layers and not layered:
+        raise ConfigError("training.adaptive_layers: the model has no layers; it needs an encoder")
+    if kind.even and (odd := [dimension for dimension in dimensions if dimension % 2]):
+        raise ConfigError(f"training.matryoshka: {odd}; {kind.name} needs even dimensions")
+    cached = layered and not settings.adaptive_layers
+    loss = kind.build(Parts(model, examples, excluded, settings, guide, teacher, cached))
+    several = len(dimensions) > 1 and kind.matryoshka
+    if settings.adaptive_layers:
+        return (
+            Matryoshka2dLoss(model, loss, matryoshka_dims=list(dimensions))
+            if several
+            else AdaptiveLayerLoss(model, loss)
+        )
+    return MatryoshkaLoss(model, loss, matryoshka_dims=list(dimensions)) if several else loss
 
 
-def steps_per_epoch(pairs: int, batch: int) -> int:
-    """How many batches ``batches`` makes of one epoch."""
-    steps = math.ceil(pairs / batch)
-    return steps - 1 if steps > 1 and pairs % batch == 1 else steps  # the rest of one is joined
+def vectors_only(dimension: int, device: str = "cpu") -> Any:
+    """What a loss takes for a model when its features are vectors already."""
+    import torch
+
+    class VectorsOnly(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.device = torch.device(device)
+
+        def forward(self, features: Mapping[str, Any]) -> dict[str, Any]:
+            return dict(features)  # a copy: Matryoshka writes into what it gets
+
+        def get_embedding_dimension(self) -> int:
+            return dimension
+
+    return VectorsOnly()
+
+
+def choose_loss(
+    name: str, format: Format, labels: Sequence[float] | None = None
+) -> tuple[LossKind, str]:
+    """The loss to train with, and why, in a sentence; ``auto`` picks by the data.
+
+    Raises:
+        ConfigError: It does not fit the data.
+    """
+    if name != "auto":
+        check_loss(name, format, labels)
+        return LOSSES[name], f"{name}, as training.loss says"
+    if format == "scored":
+        best, why = "cosent", "the order of the scores is what has to be learnt"
+    elif format == "labelled":
+        best, why = "batch_hard", "texts of a class belong together, those of others apart"
+    else:
+        best, why = "mnrl", "the passages of a batch are the other queries' negatives"
+    return LOSSES[best], f"{best}: {why}"
+
+
+def check_loss(name: str, format: Format, labels: Sequence[float] | None = None) -> None:
+    """Whether a loss can be trained on data of a format; needs no model.
+
+    Raises:
+        ConfigError: It cannot; tells for every format which losses fit.
+    """
+    kind = LOSSES[name]
+    if format not in kind.formats:
+        wanted = " or ".join(f"{own} ({COLUMNS[own]})" for own in kind.formats)
+        problem = f"needs {wanted}; the data are {format} ({COLUMNS[format]})"
+    elif not _scores_fit(kind, format, labels):
+        problem = (
+            "needs scores that are all 0 or 1"
+            if kind.scores == "binary"
+            else f"needs scores that stand for classes: 2 to {MOST_CLASSES} different ones"
+        )
+    else:
+        return
+    rows = [
+        f"  {own} ({columns}): {', '.join(fitting(own, labels if own == format else None))}"
+        for own, columns in COLUMNS.items()
+    ]
+    raise ConfigError([f"training.loss: {name} {problem}. What fits:", *rows])
+
+
+def fitting(format: Format, labels: Sequence[float] | None = None) -> list[str]:
+    """Names of the losses for a format; given the labels, for these."""
+    return [
+        kind.name
+        for kind in LOSSES.values()
+        if format in kind.formats and (labels is None or _scores_fit(kind, format, labels))
+    ]
+
+
+def shaped(examples: Examples, kind: LossKind, excluded: Excluded) -> Examples:
+    """The rows as the loss wants them; what is left out is counted in a warning.
+
+    Raises:
+        NothingUsable: No row is left.
+    """
+    return kind.shape(examples, excluded)
+
+
+def losses_table() -> str:
+    """The table of docs/losses.md."""
+    lines = ["| loss | data | what it does | after |", "|---|---|---|---|"]
+    for kind in LOSSES.values():
+        data = ", ".join(kind.formats)
+        if kind.scores != "any":
+            data += {"binary": " (0 or 1)", "classes": " (as classes)"}[kind.scores]
+        needs = {"": "", "guide": " Needs `guide`.", "teacher": " Needs `teacher`."}[kind.needs]
+        lines.append(f"| `{kind.name}` | {data} | {kind.what}{needs} | {kind.paper} |")
+    return "\n".join(lines)
+
+
+def needs_of(settings: "TrainingSettings") -> list[str]:
+    """Faults of settings that do not go together, whatever the data."""
+    kind = LOSSES.get(settings.loss)
+    if kind is None:
+        return []
+    faults = []
+    if kind.needs and getattr(settings, kind.needs) is None:
+        faults.append(_needed(kind))
+    if kind.calls_in_portions and settings.adaptive_layers:
+        faults.append(
+            f"training.adaptive_layers: not with {kind.name}, which calls the model in portions"
+        )
+    return faults
+
+
+def _needed(kind: LossKind) -> str:
+    model = "an embedding model" if kind.needs == "guide" else "a cross-encoder"
+    return f"training.{kind.needs}: {kind.name} needs one, the name or folder of {model}"
+
+
+def _binary(labels: Sequence[float] | None) -> bool:
+    return labels is not None and set(labels) <= {0, 1}
+
+
+def _scores_fit(kind: LossKind, format: Format, labels: Sequence[float] | None) -> bool:
+    if format != "scored" or kind.scores == "any":
+        return True
+    if kind.scores == "binary":
+        return _binary(labels)
+    return labels is not None and 2 <= len(set(labels)) <= MOST_CLASSES
+
+
+RANKED: tuple[Format, ...] = ("pairs", "triplets")
+TRIPLET_PAPER = "Hermans et al. 2017, arXiv:1703.07737"
+
+LOSSES: Mapping[str, LossKind] = {
+    kind.name: kind
+    for kind in (
+        LossKind(
+            "mnrl", RANKED,
+            "Multiple negatives ranking: a query's passage before all others of the batch, false "
+            "negatives masked; `directions` and `hardness` vary it.",
+            "van den Oord et al. 2018, arXiv:1807.03748", builders.ranking, "position",
+        ),
+        LossKind(
+            "cached_mnrl", RANKED,
+            "The same with gradients cached, for batches larger than memory holds.",
+            "Gao et al. 2021, arXiv:2101.06983", builders.cached_ranking, "position",
+            calls_in_portions=True, batches="large",
+        ),
+        LossKind(
+            "gist", RANKED,
+            "Ranking with queries and passages among themselves too; what a guide finds nearer "
+            "than query and passage is masked, beside the known false negatives.",
+            "Solatorio 2024, arXiv:2402.16829", builders.guided, "position", needs="guide",
+        ),
+        LossKind(
+            "cached_gist", RANKED, "The same with gradients cached.",
+            "Solatorio 2024, arXiv:2402.16829; Gao et al. 2021, arXiv:2101.06983",
+            builders.cached_guided, "position", calls_in_portions=True, batches="large",
+            needs="guide",
+        ),
+        LossKind(
+            "mega_batch_margin", RANKED,
+            "The nearest other passage of a large batch below a cosine of 0.3, the own one drawn "
+            "to 0.8; false negatives masked, explicit negatives not used.",
+            "Wieting and Gimpel 2018, doi:10.18653/v1/P18-1042", builders.mega_batch, "position",
+            shape=without_negatives, calls_in_portions=True, batches="large",
+        ),
+        LossKind(
+            "triplet", ("triplets",),
+            f"Passage nearer than negative by {MARGIN} of cosine distance, one negative a row.",
+            TRIPLET_PAPER, builders.triplet, "position", shape=one_negative_a_row,
+        ),
+        LossKind(
+            "margin_mse", ("triplets",),
+            "The difference between passage and negative as a cross-encoder scores it.",
+            "Hofstätter et al. 2020, arXiv:2010.02666", builders.margin_mse, "position",
+            shape=one_negative_a_row, needs="teacher",
+        ),
+        LossKind(
+            "distill_kl", ("triplets",),
+            "A cross-encoder's distribution over a query's passage and negatives.",
+            "Lin et al. 2020, arXiv:2010.11386", builders.distill_kl, "position",
+            shape=same_number_of_negatives, needs="teacher",
+        ),
+        LossKind(
+            "cosent", ("scored",), "A higher score is a higher cosine, for any two pairs.",
+            "Huang et al. 2024, doi:10.1109/TASLP.2024.3402087", builders.cosent, "label",
+        ),
+        LossKind(
+            "angle", ("scored",), "The same with an angle in complex space, which saturates less.",
+            "Li and Li 2023, arXiv:2309.12871", builders.angle, "label", even=True,
+        ),
+        LossKind(
+            "cosine", ("scored",), "The cosine is the score (squared error).",
+            "Reimers and Gurevych 2019, arXiv:1908.10084", builders.cosine, "label",
+        ),
+        LossKind(
+            "contrastive", ("scored",),
+            "Pairs of 1 drawn together, pairs of 0 pushed 0.5 of cosine distance apart.",
+            "Hadsell et al. 2006, doi:10.1109/CVPR.2006.100", builders.contrastive, "label",
+            shape=as_classes, scores="binary",
+        ),
+        LossKind(
+            "online_contrastive", ("scored",),
+            "The same on the batch's hard pairs alone: 0 nearer than the farthest 1, and back.",
+            "Hadsell et al. 2006, doi:10.1109/CVPR.2006.100", builders.online_contrastive, "label",
+            shape=as_classes, scores="binary",
+        ),
+        LossKind(
+            "softmax", ("scored",), "A classifier over both vectors tells the class of a pair.",
+            "Reimers and Gurevych 2019, arXiv:1908.10084", builders.softmax, "label",
+            shape=as_classes, scores="classes", matryoshka=False,
+        ),
+        LossKind(
+            "batch_hard", ("labelled",), 
+            "Each text's farthest of its class nearer than the nearest of another, by a margin of "
+            f"{MARGIN} of cosine distance.",
+            TRIPLET_PAPER, builders.batch_hard, "label", shape=with_two_a_class, batches="by_label",
+        ),
+        LossKind(
+            "batch_hard_soft_margin", ("labelled",),
+            "The same without a margin, softly.",
+            TRIPLET_PAPER, builders.batch_hard_soft_margin, "label",
+            shape=with_two_a_class, batches="by_label",
+        ),
+        LossKind(
+            "batch_semi_hard", ("labelled",),
+            "Against the nearest of other classes that is farther than the text's own.",
+            TRIPLET_PAPER, builders.batch_semi_hard, "label",
+            shape=with_two_a_class, batches="by_label",
+        ),
+        LossKind(
+            "batch_all", ("labelled",), "All triplets of a batch that still violate the margin.",
+            TRIPLET_PAPER, builders.batch_all, "label", shape=with_two_a_class, batches="by_label",
+        ),
+        LossKind(
+            "embed_distill", ("pairs", "triplets", "scored", "labelled"),
+            "The vectors of a larger model, text by text.",
+            "Kim et al. 2023, arXiv:2301.12005", builders.embed_distill, "position",
+            needs="guide", matryoshka=False,
+        ),
+    )
+}  # fmt: skip

@@ -1,7 +1,7 @@
 """The engine: SentenceTransformerTrainer, with its silent faults caught."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -154,17 +154,16 @@ def fit(
     model: Any,  # SentenceTransformer
     tasks: Sequence[Task],
     order: Order,
-    score: Callable[[Any], float],
+    keep_best: BestModel,
     settings: TrainingSettings,
     plan: Plan,
     *,
     checkpoints: Path,
-    best: Path,
     resume: Path | None,
     history: Path,
     progress: Progress,
 ) -> list[Mapping[str, float]]:
-    """Train ``model`` in place; leave the best checkpoint's model in ``best`` (see ``BestModel``).
+    """Train ``model`` in place; the best checkpoint's model is left where ``keep_best`` has it.
 
     Returns:
         The history, also in the file ``history``: see ``History``.
@@ -185,8 +184,8 @@ def fit(
         args=_arguments(settings, plan, checkpoints, model, tasks),
         train_dataset=_data_sets(sets) if several else sets["set0"],
         loss=losses if several else tasks[0].loss,
-        evaluator=[BestModel(best, score)],
-        callbacks=[_callback_class()(best, settings.patience, written, progress)],
+        evaluator=[keep_best],
+        callbacks=[_callback_class()(keep_best.folder, settings.patience, written, progress)],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to standard output
     trainer.health = Health(plan.learning_rate)
@@ -297,7 +296,8 @@ def _history(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]
     for row in log_history:
         entry = {"step": row["step"], "epoch": round(row["epoch"], 4)}
         if "eval_dev" in row:
-            rows.append({**entry, "dev": row["eval_dev"]})
+            own = ("dev", "mean_cosine", "effective_rank")
+            rows.append({**entry, **{name: row[f"eval_{name}"] for name in own}})
         elif "loss" in row:
             rows.append({**entry, "loss": row["loss"], "learning_rate": row["learning_rate"]})
     return rows

@@ -5,11 +5,15 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.settings import Auto, PositiveInt, Settings
-from embedtune.training.losses import steps_per_epoch
+from embedtune.training.batches import steps_per_epoch
+from embedtune.training.builders import TEMPERATURE
+from embedtune.training.lora import LoraSettings
+from embedtune.training.losses import LOSSES, needs_of
+from embedtune.training.ranking import Direction
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +26,28 @@ SMALLEST = 8  # pairs
 class TrainingSettings(Settings):
     """How a base model is fine-tuned. ``auto`` values are worked out from the data."""
 
-    loss: Literal["auto", "mnrl"] = Field(
-        "auto", description="mnrl: multiple negatives ranking, false negatives masked."
+    loss: Literal["auto", *LOSSES] = Field(
+        "auto",
+        description="One of docs/losses.md; auto: by the format of the data, mnrl for pairs.",
+    )
+    directions: list[Direction] | Auto = Field(
+        "auto",
+        description="What mnrl and gist rank: query_to_doc, always, and query_to_query, "
+        "doc_to_query, doc_to_doc; auto: query_to_doc, for gist the last too and query_to_query.",
+    )
+    hardness: Annotated[float, Field(ge=0, le=100)] = Field(
+        0.0, description="So many times its cosine is added to a negative's score (mnrl, gist)."
+    )
+    guide: str | None = Field(
+        None, description="Embedding model that masks for gist, or teaches embed_distill."
+    )
+    teacher: str | None = Field(
+        None, description="Cross-encoder that teaches margin_mse and distill_kl."
+    )
+    adaptive_layers: bool = Field(
+        False,
+        description="Train the earlier layers to embed too, so that some can be cut off "
+        "(AdaptiveLayerLoss; with matryoshka Matryoshka2dLoss).",
     )
     matryoshka: list[PositiveInt] | Literal["auto", "off"] = Field(
         "auto", description="Dimensions trained; auto: the model's own, then 512, 256, 128, 64."
@@ -33,7 +57,7 @@ class TrainingSettings(Settings):
     )
     max_steps: PositiveInt | None = Field(None, description="Stop after so many steps.")
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
-        "auto", description="Peak learning rate of AdamW; auto: 5e-5."
+        "auto", description="Peak learning rate of AdamW; auto: 5e-5, with lora 2e-4."
     )
     batch_size: Annotated[int, Field(ge=2)] | Auto = Field(
         "auto",
@@ -50,11 +74,19 @@ class TrainingSettings(Settings):
         "linear", description="How the learning rate falls after the warm-up."
     )
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="AdamW's.")
-    temperature: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.05, description="Scores are divided by it before the softmax."
+    temperature: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="Scores are divided by it before the softmax; auto: 0.05."
     )
     evaluate_every: PositiveInt | Auto = Field(
         "auto", description="Steps between evaluations on dev; auto: two to four in all."
+    )
+    minutes: Annotated[float, Field(ge=0)] | Auto = Field(
+        "auto",
+        description="Time for finding what is auto and training with it; 0: the usual values at "
+        "once; auto: 10.",
+    )
+    keep: Literal["auto", "best", "last"] = Field(
+        "auto", description="Which checkpoint; auto: the best on dev, the last under 200 queries."
     )
     tokens_at_once: PositiveInt | Auto = Field(
         "auto",
@@ -67,6 +99,24 @@ class TrainingSettings(Settings):
     log_every: PositiveInt = Field(10, description="Most steps between entries of the history.")
     patience: PositiveInt | None = Field(
         None, description="Stop after so many evaluations without a better dev score."
+    )
+    lora: LoraSettings | Literal["off"] = Field(
+        "off",
+        description="Train low-rank adapters, merged into the weights when saved (extra lora): "
+        "{rank: 64, alpha: 128, dropout: 0.1, modules: auto}.",
+    )
+    freeze_layers: NonNegativeInt = Field(
+        0, description="So many of the lowest layers, and the embeddings, are not trained."
+    )
+    new_tokens: Annotated[int, Field(ge=2)] | Literal["off"] = Field(
+        "off",
+        description="Words and Chinese characters that the tokenizer does not know, or cuts into "
+        "4 pieces or more, become tokens where so many training texts have them (5,000 at most).",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute activations twice instead of keeping them, where the plain trainer "
+        "trains; the flat forward goes in portions (tokens_at_once).",
     )
     sampler: Literal["conflict_free", "random"] = Field(
         "conflict_free", description="conflict_free keeps pairs that mask each other apart."
@@ -97,6 +147,27 @@ class TrainingSettings(Settings):
             raise ValueError("must name dimensions once each, largest first, e.g. [384, 256, 128]")
         return value
 
+    @field_validator("directions")
+    @classmethod
+    def _passages_are_ranked(cls, value: list[Direction] | str) -> list[Direction] | str:
+        if "query_to_doc" not in value and value != "auto":
+            raise ValueError("must hold query_to_doc: without it nothing is drawn together")
+        return value
+
+    @model_validator(mode="after")
+    def _loss_has_what_it_needs(self) -> "TrainingSettings":
+        if faults := needs_of(self):
+            raise ValueError("; ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _new_words_are_trained(self) -> "TrainingSettings":
+        if self.new_tokens != "off" and (self.freeze_layers or self.lora != "off"):
+            raise ValueError(
+                "new_tokens needs embeddings that are trained; not with lora or freeze_layers"
+            )
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -107,6 +178,7 @@ class Plan:
     epochs: float
     steps: int
     learning_rate: float
+    temperature: float
     batch_size: int
     negatives_per_pair: int
     evaluate_every: int
@@ -169,7 +241,8 @@ def plan_training(
         dimensions=dimensions,
         epochs=float(epochs),
         steps=steps,
-        learning_rate=5e-5 if settings.learning_rate == "auto" else settings.learning_rate,
+        learning_rate=peak_rate(settings),
+        temperature=TEMPERATURE if settings.temperature == "auto" else settings.temperature,
         batch_size=batch,
         negatives_per_pair=negatives,
         evaluate_every=every,
@@ -179,6 +252,13 @@ def plan_training(
         device=device,
         precision=precision,
     )
+
+
+def peak_rate(settings: TrainingSettings) -> float:
+    """The learning rate; adapters, which begin at nothing, take a higher one."""
+    if settings.learning_rate == "auto":
+        return 5e-5 if settings.lora == "off" else 2e-4
+    return settings.learning_rate
 
 
 def matryoshka_dimensions(wanted: list[int] | str, dimension: int) -> tuple[int, ...]:

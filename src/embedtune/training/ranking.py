@@ -58,7 +58,12 @@ def ranking_loss(
         CachedMultipleNegativesRankingLoss,
         MultipleNegativesRankingLoss,
     )
-    from sentence_transformers.util.distributed import all_gather, all_gather_with_grad, get_rank
+    from sentence_transformers.util.distributed import (
+        all_gather,
+        all_gather_with_grad,
+        get_rank,
+        get_world_size,
+    )
 
     columns = max((len(pair.negatives) for pair in pairs), default=0)
     ordered = [direction for direction in DIRECTIONS if direction in directions]
@@ -83,14 +88,16 @@ def ranking_loss(
 
         def row_losses(self, embeddings: list[Any], labels: Any, start: int, stop: int) -> Any:
             """The losses of this process's rows from ``start`` to ``stop``."""
-            queries, *documents = map(all_gather_with_grad, embeddings)
-            labels = all_gather(labels)
             offset = get_rank() * len(embeddings[0])
+            if get_world_size() > 1:
+                embeddings = [all_gather_with_grad(own) for own in embeddings]
+                labels = all_gather(labels)
+            queries, *documents = embeddings
             rows = torch.arange(offset + start, offset + stop, device=queries.device)
             at = torch.arange(len(rows), device=queries.device)
             masked = {
                 direction: torch.from_numpy(mask).to(queries.device)[rows]
-                for direction, mask in self.masks(labels.tolist()).items()
+                for direction, mask in self.masks_of(labels.tolist()).items()
             }
             if guide:
                 seen = [getattr(self, f"guide_{n}")[labels] for n in range(len(embeddings))]
@@ -114,7 +121,7 @@ def ranking_loss(
             sums = [torch.logsumexp(scores, dim=1) for scores in logits.values()]
             return torch.stack(sums).mean(dim=0) - own
 
-        def masks(self, rows: list[int]) -> Mapping[Direction, Mask]:
+        def masks_of(self, rows: list[int]) -> Mapping[Direction, Mask]:
             if rows != self._masked[0]:  # Matryoshka asks once a dimension
                 self._masked = rows, masks(rows, pairs, excluded, columns, ordered)
             return self._masked[1]
@@ -197,7 +204,8 @@ def mega_batch_loss(
         ) -> Any:
             queries, passages = (torch.cat(portions) for portions in reps)
             with torch.autocast(queries.device.type, enabled=False):
-                scores = cos_sim(queries.float(), passages.float())
+                precision = torch.promote_types(queries.dtype, torch.float32)
+                scores = cos_sim(queries.to(precision), passages.to(precision))
             mask = torch.from_numpy(false_negatives(labels.tolist(), pairs, excluded))
             own = torch.eye(len(scores), dtype=torch.bool)
             others = scores.masked_fill((mask | own).to(scores.device), -1.0)

@@ -15,12 +15,15 @@ from embedtune.errors import NothingUsable, ResourceError
 from embedtune.files import write_jsonl
 from embedtune.records import Pair, Progress, no_progress
 from embedtune.training import fast, plain
-from embedtune.training.best import best_so_far, check_trackers
+from embedtune.training.batches import batches
+from embedtune.training.best import BestModel, best_so_far, check_trackers
 from embedtune.training.checkpoints import last_whole_checkpoint
+from embedtune.training.collapse import Watch
 from embedtune.training.examples import Batch, Task, from_pairs, negative_columns
-from embedtune.training.losses import Excluded, batches, ranking_loss
+from embedtune.training.losses import LOSSES, build_loss, vectors_only
 from embedtune.training.memory import affordable_tokens, check_disk
 from embedtune.training.plan import Plan, TrainingSettings, device_and_precision, plan_training
+from embedtune.training.ranking import Excluded
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +36,11 @@ def not_fast(model: Any, settings: TrainingSettings, plan: Plan) -> str:
 
     if settings.trainer:
         return "training.trainer has fields of its own"
+    if settings.adaptive_layers:
+        return "training.adaptive_layers needs what each layer gives"
     if plan.precision == "fp16":
         return "fp16 needs its scaling of losses"
     return packable(model)
-
-
-def stand_in(dimension: int) -> Any:
-    """What a loss takes for the model where the vectors are there already."""
-    import torch
-
-    class Vectors(torch.nn.Module):
-        def forward(self, features: Any) -> Any:
-            return features
-
-        def get_embedding_dimension(self) -> int:
-            return dimension
-
-    return Vectors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +94,13 @@ def train(
     usable = [
         pair if wanted == "auto" else replace(pair, negatives=pair.negatives[:wanted])
         for pair in pairs
-        if pair.anchor.strip() != pair.positive.strip()
+        if pair.anchor.strip() and pair.positive.strip() not in ("", pair.anchor.strip())
     ]
+    if len(usable) < len(pairs):
+        log.warning(
+            "%d of %d pairs left out of training: a text is empty, or the passage is a copy of "
+            "its query", len(pairs) - len(usable), len(pairs),
+        )  # fmt: skip
     if len({pair.positive for pair in usable}) < 2:
         raise NothingUsable(
             f"training needs at least 2 pairs with different passages; of {len(pairs)} pairs "
@@ -121,22 +117,27 @@ def train(
         negatives=len(negative_columns(usable)),
         affordable=affordable_tokens(model, device),
     )
+    settings = settings.model_copy(update={"temperature": plan.temperature})
     work.mkdir(parents=True, exist_ok=True)
     check_disk(model, work)
     base_score = float(score(model))
+    watch = Watch([pair.positive for pair in usable], _vectors, model)
 
     set_seed(settings.seed)
     slow = not_fast(model, settings, plan)
     fit = plain.fit if slow else fast.fit
     log.info("engine: %s", f"the plain trainer ({slow})" if slow else "flat forward")
-    loss = ranking_loss(
-        model if slow else stand_in(plan.dimensions[0]),
-        usable,
+    examples = from_pairs("train", usable)
+    loss = build_loss(
+        LOSSES["mnrl"],
+        model if slow else vectors_only(plan.dimensions[0], device),
+        examples,
         excluded,
-        temperature=settings.temperature,
-        dimensions=plan.dimensions,
+        settings,
+        plan.dimensions,
+        embedded=not slow,
     )
-    task = Task(from_pairs("train", usable), loss, tuple(range(len(usable))))
+    task = Task(examples, loss, tuple(range(len(usable))))
 
     def order(epoch: int) -> Iterator[Batch]:
         made = batches(
@@ -153,8 +154,9 @@ def train(
         log.warning("training goes on from %s", resume.name)
     try:
         rows = fit(
-            model, [task], order, score, settings, plan, checkpoints=checkpoints, best=best,
-            resume=resume, history=work / "history.jsonl", progress=progress,
+            model, [task], order, BestModel(best, score, watch, last=settings.keep == "last"),
+            settings, plan, checkpoints=checkpoints, resume=resume, history=work / "history.jsonl",
+            progress=progress,
         )  # fmt: skip
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ResourceError(
@@ -171,3 +173,9 @@ def train(
     for folder in (checkpoints, best):
         shutil.rmtree(folder, ignore_errors=True)
     return Trained(final, plan, history, int(chosen["step"]), chosen["score"], base_score)
+
+
+def _vectors(model: Any, texts: Sequence[str]) -> Any:
+    from embedtune.embed.local import MemoryEmbedder
+
+    return MemoryEmbedder(model, "in training", "fp32").embed(texts, "document")

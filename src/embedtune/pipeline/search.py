@@ -1,0 +1,208 @@
+"""The recipe by itself: learning rate, epochs, temperature, negatives and merge weight, on dev.
+
+Where dev has under 200 queries it would be overfitted by a choice among many: then train and dev
+together are divided by their groups into three folds, and each is held out once.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from embedtune.embed.local import MemoryEmbedder
+from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.pipeline.console import Console
+from embedtune.records import Pair, RetrievalSet
+from embedtune.retrieve.order import tie_breaker
+from embedtune.training.merge import merge_curve
+from embedtune.training.plan import TrainingSettings, device_and_precision, plan_training
+from embedtune.training.sweep import Candidate, Chosen, Trial, alphas, candidates, search
+from embedtune.training.train import train
+
+log = logging.getLogger(__name__)
+
+ENOUGH = 200  # dev queries from which on dev itself decides
+FOLDS = 3
+MOST_PAIRS = 4000  # that a trial is trained with
+SMALLEST = 24  # train and dev queries under which nothing can be chosen
+FINAL = 1.6  # the final training takes so many times a trial: all pairs, more evaluations
+FILE = "search.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """What a trial is trained with, and what it is judged on."""
+
+    data: RetrievalSet  # its train and dev
+    pairs: tuple[Pair, ...]
+    evaluator: Evaluator
+
+
+def find_recipe(
+    data: RetrievalSet,
+    base: str,
+    work: Path,
+    *,
+    pairs_of: Callable[[RetrievalSet], Sequence[Pair]],
+    excluded: Callable[[str], frozenset[str]],
+    near_duplicates: Sequence[tuple[str, str]],
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    minutes: float,
+    console: Console,
+) -> Chosen | None:
+    """The best recipe for what ``training`` leaves ``auto``; None where there is too little data.
+
+    Trials are kept in ``work/search.jsonl``: after a kill they are not done again.
+
+    Args:
+        pairs_of: The training pairs of a data set's train split, with their negatives.
+        minutes: For the search and the training that follows.
+    """
+    queries = sum(len(data.qrels.get(name, {})) for name in ("train", "dev"))
+    if queries < SMALLEST:
+        return None
+    rungs = _rungs(data, pairs_of, near_duplicates, evaluation)
+    usual = plan_training(training, len(pairs_of(data)), 1).epochs
+    negatives = max((len(pair.negatives) for rung in rungs for pair in rung.pairs), default=0)
+    tried = candidates(training, usual, negatives)
+    if len(tried) == 1:
+        return None
+    if not all(rung.pairs and rung.data.qrels["dev"] for rung in rungs):
+        return None
+    how = f"{FOLDS} folds of train and dev" if len({id(r.evaluator) for r in rungs}) > 1 else "dev"
+    console.say(f"looking for a recipe: {len(tried)} candidates on {how}, {minutes:g} minutes")
+    report = console.progress("trials")
+    known = _known(work / FILE, base)
+    done: list[Trial] = []
+
+    def trial(candidate: Candidate, rung: int) -> Trial:
+        key = (candidate, rung)
+        if key not in known:
+            known[key] = _trial(
+                candidate, rung, rungs[rung], base, work / "trial", excluded, training
+            )
+            _keep(work / FILE, base, known[key])
+        done.append(known[key])
+        best = max(score for _, score in known[key].scores)
+        log.info("rung %d: %s: %.4f on dev", rung + 1, candidate, best)
+        report(len(done), 2 * len(tried))
+        return known[key]
+
+    chosen = search(tried, len(rungs), trial, minutes=minutes, reserve=FINAL)
+    console.say(
+        f"recipe: {chosen.candidate}, merged at {chosen.alpha:g} ({len(chosen.trials)} trials, "
+        f"{chosen.seconds / 60:.1f} minutes{'' if chosen.complete else ', the time was over'})"
+    )
+    return chosen
+
+
+def _rungs(
+    data: RetrievalSet,
+    pairs_of: Callable[[RetrievalSet], Sequence[Pair]],
+    near_duplicates: Sequence[tuple[str, str]],
+    evaluation: EvaluationSettings,
+) -> list[Rung]:
+    """Dev after training on a quarter, a half and all pairs; or folds, where dev is small."""
+    dev = data.qrels.get("dev", {})
+    if len(dev) >= ENOUGH:
+        evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
+        pairs = sorted(pairs_of(data), key=lambda pair: tie_breaker(pair.query))
+        sizes = [min(MOST_PAIRS, len(pairs)) // share for share in (4, 2, 1)]
+        return [Rung(data, tuple(pairs[:size]), evaluator) for size in sizes]
+    known = {**data.qrels.get("train", {}), **dev}
+    others = {name: qrels for name, qrels in data.qrels.items() if name not in ("train", "dev")}
+    whole = replace(data, qrels={**others, "train": known})
+    group_of = Evaluator(whole, evaluation, near_duplicates=near_duplicates).groups("train")
+    rungs = []
+    for held in _folds(group_of):
+        qrels = {
+            **others,
+            "train": {query: grades for query, grades in known.items() if query not in held},
+            "dev": {query: grades for query, grades in known.items() if query in held},
+        }
+        part = replace(data, qrels=qrels)
+        pairs = sorted(pairs_of(part), key=lambda pair: tie_breaker(pair.query))[:MOST_PAIRS]
+        evaluator = Evaluator(part, evaluation, near_duplicates=near_duplicates)
+        rungs.append(Rung(part, tuple(pairs), evaluator))
+    return rungs
+
+
+def _folds(group_of: Mapping[str, str]) -> list[set[str]]:
+    """Query ids of each fold: whole groups, the largest first to the emptiest fold."""
+    members: dict[str, list[str]] = {}
+    for query, group in group_of.items():
+        members.setdefault(group, []).append(query)
+    folds: list[set[str]] = [set() for _ in range(FOLDS)]
+    for group in sorted(members, key=lambda name: (-len(members[name]), tie_breaker(name))):
+        min(folds, key=len).update(members[group])
+    return folds
+
+
+def _trial(
+    candidate: Candidate,
+    number: int,
+    rung: Rung,
+    base: str,
+    work: Path,
+    excluded: Callable[[str], frozenset[str]],
+    training: TrainingSettings,
+) -> Trial:
+    """Train a candidate as the final model will be, and judge its merges with the base."""
+    import time
+
+    from embedtune.embed.loading import load_sentence_transformer
+
+    begin = time.monotonic()
+    device, precision = device_and_precision(training)
+    quick = "bf16" if (device, precision) == ("cpu", "bf16") else "fp32"
+
+    def score(model: Any) -> float:
+        return rung.evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
+
+    shutil.rmtree(work, ignore_errors=True)
+    settings = candidate.settings(training).model_copy(
+        update={"evaluate_every": 10**9, "report_to": [], "patience": None}
+    )
+    trained = train(rung.pairs, base, work, excluded=excluded, score=score, settings=settings)
+    original, tuned, scratch = (
+        load_sentence_transformer(path, device=device)
+        for path in (base, str(trained.model), str(trained.model))
+    )
+    ends = {0.0: trained.base_score, 1.0: trained.best_score}
+    curve = merge_curve(
+        original,
+        tuned,
+        scratch,
+        lambda model, alpha: ends[alpha] if alpha in ends else score(model),
+        alphas(training),
+    )
+    shutil.rmtree(work)
+    scores = tuple((point.alpha, point.dev) for point in curve)
+    return Trial(candidate, number, len(rung.data.qrels["dev"]), scores, time.monotonic() - begin)
+
+
+def _keep(file: Path, base: str, trial: Trial) -> None:
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"base": base, **asdict(trial)}) + "\n")
+
+
+def _known(file: Path, base: str) -> dict[tuple[Candidate, int], Trial]:
+    """Trials that a killed run has done; a line cut short is done again."""
+    found = {}
+    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            trial = Trial(
+                Candidate(**row["candidate"]), row["rung"], row["queries"],
+                tuple((alpha, score) for alpha, score in row["scores"]), row["seconds"],
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError):
+            continue
+        if row["base"] == base:
+            found[trial.candidate, trial.rung] = trial
+    return found

@@ -1,0 +1,169 @@
+"""A small search for the recipe: successive halving (Jamieson and Talwalkar 2016,
+arXiv:1502.07943), within a time that is told beforehand.
+
+Each rung judges the candidates that are left on more data than the rung before, or on other data;
+the better half goes on. What is compared at the end has been judged on all rungs.
+"""
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from embedtune.training.merge import ALPHAS
+from embedtune.training.plan import TrainingSettings
+
+log = logging.getLogger(__name__)
+
+LEARNING_RATES = (5e-5, 1e-4, 2e-5, 2e-4)
+TEMPERATURES = (0.05, 0.03)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One recipe. ``negatives`` is how many mined ones a pair is trained with."""
+
+    learning_rate: float
+    epochs: float
+    temperature: float
+    negatives: int
+
+    def settings(self, settings: TrainingSettings) -> TrainingSettings:
+        """``settings`` with this recipe in the place of what was ``auto``."""
+        return settings.model_copy(
+            update={
+                "learning_rate": self.learning_rate,
+                "epochs": self.epochs,
+                "temperature": self.temperature,
+                "negatives_per_pair": self.negatives,
+            }
+        )
+
+    def __str__(self) -> str:
+        negatives = f", {self.negatives} negatives" if self.negatives else ""
+        return (
+            f"learning rate {self.learning_rate:g}, {self.epochs:g} epochs, "
+            f"temperature {self.temperature:g}{negatives}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A candidate judged on one rung: mean score on its ``queries`` at each merge weight."""
+
+    candidate: Candidate
+    rung: int
+    queries: int
+    scores: tuple[tuple[float, float], ...]  # (alpha, score)
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The recipe, its merge weight, and how it was found."""
+
+    candidate: Candidate
+    alpha: float
+    score: float
+    curve: tuple[tuple[float, float], ...]  # (alpha, mean score) of the recipe
+    trials: tuple[Trial, ...]
+    seconds: float
+    complete: bool  # False: the time was over before all rungs were done
+
+
+def candidates(settings: TrainingSettings, epochs: float, negatives: int) -> list[Candidate]:
+    """The recipes worth trying, the usual one first; what ``settings`` fix stays fixed.
+
+    Args:
+        epochs: The usual number for data of this size; twice as many are tried too.
+        negatives: How many a pair may bring (0: none were mined).
+    """
+    rates = LEARNING_RATES if settings.learning_rate == "auto" else (settings.learning_rate,)
+    spans = (epochs, 2 * epochs) if settings.epochs == "auto" else (float(settings.epochs),)
+    degrees = TEMPERATURES if settings.temperature == "auto" else (settings.temperature,)
+    counts: tuple[int, ...] = (negatives,)
+    if settings.negatives_per_pair == "auto" and negatives:
+        counts = (negatives, 0)
+    first = Candidate(rates[0], spans[0], degrees[0], counts[0])
+    found = [first]
+    for rate, span in itertools.product(rates, spans):
+        found.append(replace(first, learning_rate=rate, epochs=span))
+    found += [replace(first, temperature=degree, learning_rate=rates[min(1, len(rates) - 1)])
+              for degree in degrees[1:]]  # fmt: skip
+    found += [replace(first, negatives=count) for count in counts[1:]]
+    return list(dict.fromkeys(found))
+
+
+def search(
+    tried: Sequence[Candidate],
+    rungs: int,
+    trial: Callable[[Candidate, int], Trial],
+    *,
+    minutes: float,
+    reserve: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Chosen:
+    """The best candidate by the mean over its rungs; of equal ones the first.
+
+    A trial is begun only if the time for it, as the trials before suggest, is left. The first
+    candidate is always judged once.
+
+    Args:
+        trial: Trains and judges a candidate on a rung.
+        reserve: Of the time, so many times the longest trial is kept for what comes after.
+    """
+    begin, left = clock(), list(tried)
+    done: list[Trial] = []
+    complete = True
+    for rung in range(rungs):
+        for candidate in left:
+            kept = reserve * max((one.seconds for one in done), default=0.0)
+            used = clock() - begin + kept
+            if done and used + _expected(done, candidate, rung) > 60 * minutes:
+                complete = False
+                break
+            done.append(trial(candidate, rung))
+        if not complete:
+            break
+        left = sorted(left, key=lambda own: -_best(done, own, rung + 1)[1])
+        left = left[: max(2, math.ceil(len(left) / 2))]
+    depths = {own: sum(one.candidate == own for one in done) for own in tried}
+    # compared is what two have been judged on; alone, the first has only itself
+    shared = sorted(depths.values(), reverse=True)[1] if len(tried) > 1 else rungs
+    shared = shared or max(depths.values())
+    finalists = [own for own in tried if depths[own] >= shared]
+    best = max(finalists, key=lambda own: (_best(done, own, shared)[1], -tried.index(own)))
+    alpha, score = _best(done, best, shared)
+    curve = tuple(_curve(done, best, shared))
+    return Chosen(best, alpha, score, curve, tuple(done), clock() - begin, complete)
+
+
+def _best(done: Sequence[Trial], candidate: Candidate, rungs: int) -> tuple[float, float]:
+    """The merge weight with the best mean, and that mean. The base itself is no candidate."""
+    points = [point for point in _curve(done, candidate, rungs) if point[0] > 0]
+    return max(points, key=lambda point: (point[1], point[0]))
+
+
+def _curve(
+    done: Sequence[Trial], candidate: Candidate, rungs: int
+) -> Iterator[tuple[float, float]]:
+    """Each merge weight, and the mean over the queries of a candidate's first rungs."""
+    own = [one for one in done if one.candidate == candidate and one.rung < rungs]
+    queries = sum(one.queries for one in own)
+    for alpha, _ in own[0].scores:
+        yield alpha, sum(dict(one.scores)[alpha] * one.queries for one in own) / queries
+
+
+def _expected(done: Sequence[Trial], candidate: Candidate, rung: int) -> float:
+    """Seconds that a trial will take: those of the others, by the epochs."""
+    same = [one for one in done if one.rung == rung] or done
+    return max(one.seconds / one.candidate.epochs for one in same) * candidate.epochs
+
+
+def alphas(settings: TrainingSettings) -> tuple[float, ...]:
+    """The merge weights that a trial is judged at."""
+    if settings.merge == "auto":
+        return ALPHAS
+    return (1.0,) if settings.merge == "off" else (float(settings.merge),)
