@@ -350,6 +350,7 @@ def train_once(data: Any, twins: Any, arm: str, seed: int) -> dict[str, float]:
     from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
     from embedtune.records import Pair
     from embedtune.relevance import Relevance, merge_qrels
+    from embedtune.training.examples import from_pairs
     from embedtune.training.merge import merge_curve
     from embedtune.training.plan import TrainingSettings
     from embedtune.training.train import train
@@ -384,7 +385,8 @@ def train_once(data: Any, twins: Any, arm: str, seed: int) -> dict[str, float]:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trained = train(
-            pairs, BASE, Path(folder), excluded=relevance.excluded, score=score,
+            [from_pairs("train", pairs)], BASE, Path(folder),
+            excluded=relevance.excluded, score=score,
             settings=TrainingSettings.model_validate({"seed": seed, "batch_size": batch}),
             corpus=evaluator.corpus_size,
         )  # fmt: skip

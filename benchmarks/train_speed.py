@@ -81,6 +81,7 @@ def side(arm: str, data: Path, count: int, epochs: float, work: Path) -> None:
         plain(model, pairs, epochs, work, begin)
     else:
         from embedtune.embed.local import MemoryEmbedder  # noqa: F401  (imports are not counted)
+        from embedtune.training.examples import from_pairs
         from embedtune.training.plan import TrainingSettings
         from embedtune.training.train import train
 
@@ -99,7 +100,8 @@ def side(arm: str, data: Path, count: int, epochs: float, work: Path) -> None:
         import sentence_transformers.sentence_transformer.losses  # noqa: F401
 
         trained = train(
-            pairs, BASE, work, excluded=lambda query: frozenset(), score=score,
+            [from_pairs("train", pairs)], BASE, work,
+            excluded=lambda query: frozenset(), score=score,
             settings=settings,
             progress=lambda step, total: tell(step=step, cpu=time.process_time() - started[0]),
         )  # fmt: skip

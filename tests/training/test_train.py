@@ -16,12 +16,17 @@ from embedtune.errors import ConfigError, IntegrityError, NothingUsable
 from embedtune.files import sha256_of
 from embedtune.records import Pair
 from embedtune.training.checkpoints import last_whole_checkpoint, seal
+from embedtune.training.examples import from_pairs
 from embedtune.training.merge import MergePoint, choose_alpha, merge_into
 from embedtune.training.plain import validate_trainer_fields
 from embedtune.training.plan import TrainingSettings, plan_training
-from embedtune.training.train import train
+from embedtune.training.train import train as train_sets
 
 TOPICS = ("robot", "battery", "mud", "fee", "radio", "crate", "winter", "fruit")
+
+
+def train(pairs, *arguments, **options):
+    return train_sets([from_pairs("train", pairs)], *arguments, **options)
 
 
 def topic_pairs(count: int = 32) -> list[Pair]:
@@ -88,7 +93,12 @@ def test_it_learns_from_negatives_and_pairs_may_have_fewer_than_others(tiny_mode
         for number, pair in enumerate(pairs)
     ]
     trained = train(
-        uneven, str(tiny_model), tmp_path, excluded=excluded, score=accuracy, settings=FAST
+        uneven,
+        str(tiny_model),
+        tmp_path,
+        excluded=excluded,
+        score=accuracy,
+        settings=FAST,
     )
     assert trained.plan.negatives_per_pair == 3
     assert trained.best_score > trained.base_score
@@ -158,8 +168,7 @@ CHILD = """
     import os, signal, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
-    from test_train import FAST, accuracy, excluded_of, topic_pairs
-    from embedtune.training.train import train
+    from test_train import FAST, accuracy, excluded_of, topic_pairs, train
     kill_at = int(sys.argv[4])
     def progress(done, total):
         if done == kill_at:

@@ -17,6 +17,7 @@ from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
 from embedtune.pipeline.console import Console
 from embedtune.records import Pair, RetrievalSet
 from embedtune.retrieve.order import tie_breaker
+from embedtune.training.examples import from_pairs
 from embedtune.training.merge import merge_curve
 from embedtune.training.plan import TrainingSettings, device_and_precision, plan_training
 from embedtune.training.sweep import Candidate, Chosen, Trial, alphas, candidates, search
@@ -167,7 +168,14 @@ def _trial(
     settings = candidate.settings(training).model_copy(
         update={"evaluate_every": 10**9, "report_to": [], "patience": None}
     )
-    trained = train(rung.pairs, base, work, excluded=excluded, score=score, settings=settings)
+    trained = train(
+        [from_pairs("train", rung.pairs)],
+        base,
+        work,
+        excluded=excluded,
+        score=score,
+        settings=settings,
+    )
     original, tuned, scratch = (
         load_sentence_transformer(path, device=device)
         for path in (base, str(trained.model), str(trained.model))

@@ -17,6 +17,7 @@ from embedtune.pipeline.search import ENOUGH, FILE, find_recipe
 from embedtune.records import Chunk, Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
 from embedtune.results import SystemScores
+from embedtune.training.examples import from_pairs
 from embedtune.training.merge import (
     ALPHAS,
     MergePoint,
@@ -24,6 +25,7 @@ from embedtune.training.merge import (
     merge_curve,
     merge_into,
 )
+from embedtune.training.options import AS_IT_IS, ModelSettings
 from embedtune.training.plan import TrainingSettings
 from embedtune.training.sweep import Chosen
 from embedtune.training.train import Trained, train
@@ -133,6 +135,7 @@ def tune(
     facts: Mapping[str, Any],
     console: Console,
     against: Against = Against(),
+    model: ModelSettings = AS_IT_IS,
 ) -> Tuned:
     """Train ``base`` on the train split, merge, and leave the candidate in ``work/model``.
 
@@ -143,6 +146,7 @@ def tune(
         near_duplicates: Pairs of chunk ids.
         left_out: Train queries that are too close to dev or test.
         against: Mined or given negatives, and what a check called answers.
+        model: What the base becomes before it is trained.
         facts: Further entries for the model folder's ``embedtune.json``.
     """
     from embedtune.datasets.negatives import attach_negatives
@@ -196,19 +200,22 @@ def tune(
         training = training.model_copy(update={"keep": "last" if small else "best"})
     console.say(f"training {base} on {len(pairs):,} pairs")
     trained = train(
-        pairs,
+        [from_pairs("train", pairs)],
         base,
         work,
         excluded=excluded,
         score=dev_score,
         settings=training,
+        model_settings=model,
         corpus=evaluator.corpus_size,
         progress=console.progress("training steps"),
     )
     if training.merge == "off" or training.merge == 1:
         alpha, dev, curve = 1.0, trained.best_score, []
     else:
-        original = load_sentence_transformer(base, device=device)
+        original = load_sentence_transformer(
+            str(trained.base or base), device=device, pooling=model.pooling
+        )
         tuned = load_sentence_transformer(str(trained.model), device=device)
         scratch = load_sentence_transformer(str(trained.model), device=device)
         if training.merge == "auto":
@@ -231,6 +238,7 @@ def tune(
             scratch.save(str(folder), create_model_card=False)
             shutil.rmtree(trained.model)
             folder.rename(trained.model)
+    shutil.rmtree(work / "base", ignore_errors=True)
     write_json(
         trained.model / FACTS,
         {"base": base, "alpha": alpha, "matryoshka_dims": list(trained.plan.dimensions),

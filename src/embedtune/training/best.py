@@ -10,6 +10,7 @@ from typing import Any
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import read_json, write_json, write_jsonl
 from embedtune.training.collapse import Watch
+from embedtune.training.lora import save_plain
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class BestModel:
         if self.last or value > best_so_far(self.folder)["score"]:
             name = f"step-{steps}"
             shutil.rmtree(self.folder / name, ignore_errors=True)
-            model.save(str(self.folder / name), create_model_card=False)
+            save_plain(model, self.folder / name)
             write_json(self.folder / "score.json", {"step": steps, "score": value, "folder": name})
             for other in self.folder.glob("step-*"):
                 if other.name != name:

@@ -77,16 +77,16 @@ class ModelSettings(Settings):
         return value
 
 
+AS_IT_IS = ModelSettings()  # the default base, or any that is named beside
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was done to a model.
-
-    ``notes`` are sentences for people; ``changed`` tells whether the model is another than its
-    base even before it is trained, so that its base, to be merged with, must be kept beside.
-    """
+    """What was done to a model, in sentences, and whether its weights have other shapes now than
+    those of the base, so that the two could not be merged."""
 
     notes: tuple[str, ...]
-    changed: bool
+    reshaped: bool
 
 
 def prepare(
@@ -108,21 +108,18 @@ def prepare(
         ConfigError: A setting does not fit the model.
     """
     notes: list[str] = []
-    changed = False
+    words: list[str] = []
     if settings.pooling != "auto":
-        changed |= _pool_by(model, settings.pooling)
+        _pool_by(model, settings.pooling)
     if settings.prompts != "auto":
-        changed |= _prompt_with(model, settings.prompts)
+        _prompt_with(model, settings.prompts)
     if training.new_tokens != "off":
         _need_transformer(model, "training.new_tokens")
         words = new_words(model[0].tokenizer, [*queries, *passages], training.new_tokens)
         if words:
             extend(model, words)
-            changed = True
         notes.append(_said_of_words(words))
-    before = model.max_seq_length
     notes += _shorten(model, settings.max_length, queries, passages)
-    changed |= model.max_seq_length != before
     if training.lora != "off":
         _need_transformer(model, "training.lora")
         network = model[0].model
@@ -134,7 +131,7 @@ def prepare(
         notes.append(_freeze(model, training.freeze_layers))
     for note in notes:
         log.info("%s", note)
-    return Prepared(tuple(notes), changed)
+    return Prepared(tuple(notes), bool(words))
 
 
 def _need_transformer(model: Any, setting: str) -> None:
@@ -150,7 +147,7 @@ def _need_transformer(model: Any, setting: str) -> None:
 # ---- pooling, prompts, length
 
 
-def _pool_by(model: Any, mode: PoolingMode) -> bool:
+def _pool_by(model: Any, mode: PoolingMode) -> None:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     places = [place for place, module in enumerate(model) if isinstance(module, Pooling)]
@@ -158,7 +155,7 @@ def _pool_by(model: Any, mode: PoolingMode) -> bool:
         raise ConfigError(f"model.pooling: {mode} asked for, but the model does no pooling; auto")
     old = model[places[0]]
     if old.pooling_mode in (mode, (mode,)):
-        return False
+        return
     new = Pooling(old.embedding_dimension, pooling_mode=mode, include_prompt=old.include_prompt)
     if new.pooling_output_dimension != old.pooling_output_dimension and any(
         hasattr(module, "in_features") for module in model
@@ -168,16 +165,13 @@ def _pool_by(model: Any, mode: PoolingMode) -> bool:
             f"{mode} gives {new.pooling_output_dimension}; leave it at auto"
         )
     model[places[0]] = new
-    return True
 
 
-def _prompt_with(model: Any, prompts: Prompts) -> bool:
-    wanted = {"query": prompts.query, "document": prompts.document}
-    changed = wanted != model.prompts or model.default_prompt_name is not None
-    # others (passage, corpus) and a default would go before the ones asked for
-    model.prompts, model.default_prompt_name = wanted, None
+def _prompt_with(model: Any, prompts: Prompts) -> None:
+    # other names (passage, corpus) or a default would be looked at too
+    model.prompts = {"query": prompts.query, "document": prompts.document}
+    model.default_prompt_name = None
     read_control_tokens_as_text(model)
-    return changed
 
 
 def _shorten(
@@ -186,7 +180,9 @@ def _shorten(
     own, limit = model.max_seq_length, longest_text(model)
     if not isinstance(own, int) or not hasattr(model[0], "tokenizer"):
         if wanted != "auto":
-            raise ConfigError(f"model.max_length: {wanted}, but the model reads texts of any length")
+            raise ConfigError(
+                f"model.max_length: {wanted}, but the model reads texts of any length"
+            )
         return []
     if limit is not None and wanted != "auto" and wanted > limit:
         raise ConfigError(f"model.max_length: {wanted} is more than the {limit} tokens it can read")

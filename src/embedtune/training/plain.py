@@ -17,7 +17,10 @@ from embedtune.training.best import (
 )
 from embedtune.training.checkpoints import seal
 from embedtune.training.examples import Order, Task, role_of
+from embedtune.training.lora import has_adapters
 from embedtune.training.plan import Plan, TrainingSettings
+
+ADAPTED = "adapted.pt"  # in a checkpoint: all weights, adapters among them
 
 
 def validate_trainer_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +79,7 @@ OWN_ARGUMENTS = {
     "bf16": "training.precision",
     "fp16": "training.precision",
     "use_cpu": "training.device",
+    "gradient_checkpointing": "training.gradient_checkpointing",
     "batch_sampler": "training.sampler",
     "multi_dataset_batch_sampler": "training.sampler",
     "report_to": "training.report_to",
@@ -178,6 +182,8 @@ def fit(
     several = len(tasks) > 1
     if not settings.attention_dropout:
         _drop_attention_dropout(model)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     written = History(history, trackers=settings.report_to)
     trainer = _trainer_class()(
         model=model,
@@ -243,6 +249,7 @@ def _callback_class() -> Any:
 
 
 def _trainer_class() -> Any:
+    import torch
     from sentence_transformers import SentenceTransformerTrainer
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
@@ -286,7 +293,19 @@ def _trainer_class() -> Any:
 
         def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
             check_finite(self.model, self.state.global_step)
-            super()._save(output_dir, state_dict)
+            if has_adapters(self.model):  # the library cannot load what it would save
+                Path(output_dir).mkdir(parents=True, exist_ok=True)
+                torch.save(self.model.state_dict(), Path(output_dir) / ADAPTED)
+            else:
+                super()._save(output_dir, state_dict)
+
+        def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+            adapted = Path(checkpoint_path) / ADAPTED
+            if adapted.is_file():
+                weights = torch.load(adapted, map_location="cpu", weights_only=True)
+                self.model.load_state_dict(weights)
+            else:
+                super()._load_from_checkpoint(checkpoint_path)
 
     return Trainer
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ MATRYOSHKA_DIMENSIONS = (512, 256, 128, 64)
 BATCH = 32  # pairs
 PASSAGES = 80  # a step, where pairs bring negatives: more would need more memory than BATCH alone
 SMALLEST = 8  # pairs
+LARGE = 4  # times as many for losses that live on large batches
 
 
 class TrainingSettings(Settings):
@@ -118,6 +120,9 @@ class TrainingSettings(Settings):
         description="Compute activations twice instead of keeping them, where the plain trainer "
         "trains; the flat forward goes in portions (tokens_at_once).",
     )
+    mixing: Literal["proportional", "round_robin"] = Field(
+        "proportional", description="How several data sets take turns: by their sizes, or evenly."
+    )
     sampler: Literal["conflict_free", "random"] = Field(
         "conflict_free", description="conflict_free keeps pairs that mask each other apart."
     )
@@ -196,6 +201,8 @@ def plan_training(
     *,
     negatives: int = 0,
     affordable: int = 32_768,
+    large: bool = False,
+    steps_of: Callable[[int], int] | None = None,
 ) -> Plan:
     """Work out every ``auto``.
 
@@ -203,6 +210,8 @@ def plan_training(
         corpus: Passages encoded at each evaluation on dev.
         negatives: The most that a pair brings.
         affordable: Tokens whose activations the memory holds.
+        large: The loss is one for large batches.
+        steps_of: Batch size -> batches of an epoch; None: those of ``pairs``.
 
     Raises:
         ConfigError: Matryoshka dimensions that the model does not have, or repeated ones.
@@ -218,7 +227,7 @@ def plan_training(
         negatives = min(negatives, settings.negatives_per_pair)
     batch = settings.batch_size
     if batch == "auto":
-        batch = min(BATCH, max(SMALLEST, PASSAGES // (1 + negatives)))
+        batch = LARGE * BATCH if large else min(BATCH, max(SMALLEST, PASSAGES // (1 + negatives)))
         batch = batch if pairs >= 2 * batch else max(2, pairs // 2)
     elif batch > pairs:
         log.warning("training.batch_size: %d is more than the %d pairs there are", batch, pairs)
@@ -226,7 +235,9 @@ def plan_training(
     epochs = settings.epochs
     if epochs == "auto":
         epochs = next((n for limit, n in ((1000, 4), (2000, 3), (10_000, 2)) if pairs < limit), 1)
-    steps = max(1, math.ceil(epochs * steps_per_epoch(pairs, batch)))
+    steps = max(
+        1, math.ceil(epochs * (steps_of(batch) if steps_of else steps_per_epoch(pairs, batch)))
+    )
     if settings.max_steps is not None:
         steps = min(steps, settings.max_steps)
     every = settings.evaluate_every

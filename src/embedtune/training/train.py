@@ -6,24 +6,34 @@ forward knows the encoder, ``plain.fit`` (the library's trainer) for all others.
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from embedtune.errors import NothingUsable, ResourceError
 from embedtune.files import write_jsonl
-from embedtune.records import Pair, Progress, no_progress
+from embedtune.records import Progress, Role, no_progress
 from embedtune.training import fast, plain
-from embedtune.training.batches import batches
 from embedtune.training.best import BestModel, best_so_far, check_trackers
+from embedtune.training.builders import Teacher
 from embedtune.training.checkpoints import last_whole_checkpoint
 from embedtune.training.collapse import Watch
-from embedtune.training.examples import Batch, Task, from_pairs, negative_columns
-from embedtune.training.losses import LOSSES, build_loss, vectors_only
+from embedtune.training.examples import (
+    NO_NEGATIVE,
+    Examples,
+    from_pairs,
+    negative_columns,
+    role_of,
+)
+from embedtune.training.lora import save_plain
+from embedtune.training.losses import vectors_only
 from embedtune.training.memory import affordable_tokens, check_disk
+from embedtune.training.options import AS_IT_IS, ModelSettings, prepare
 from embedtune.training.plan import Plan, TrainingSettings, device_and_precision, plan_training
 from embedtune.training.ranking import Excluded
+from embedtune.training.tasks import make_lots, make_tasks, order_of, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -53,30 +63,37 @@ class Trained:
     best_step: int  # 0: no checkpoint was better than the base
     best_score: float
     base_score: float
+    base: Path | None = None  # what to merge with, where the base was given new tokens
+    notes: tuple[str, ...] = ()  # what was done to the base before
 
 
 def train(
-    pairs: Sequence[Pair],
+    sets: Sequence[Examples],
     base: str,
     work: Path,
     *,
     excluded: Excluded,
     score: Score,
     settings: TrainingSettings,
+    model_settings: ModelSettings = AS_IT_IS,
+    teacher: Teacher | None = None,
     corpus: int = 0,
     progress: Progress = no_progress,
 ) -> Trained:
-    """Fine-tune ``base`` on ``pairs``; the model with the best ``score`` on dev is left in
-    ``work/model``.
+    """Fine-tune ``base`` on ``sets``, each with the loss for it; the model with the best ``score``
+    on dev is left in ``work/model``.
 
     ``work`` keeps checkpoints while training; called again with the same arguments after a
-    kill, it goes on from the last whole one and ends with the same model.
+    kill, it goes on from the last whole one and ends with the same model. Where
+    new tokens make its weights larger than those of ``base``, the base with them is left in
+    ``work/base``, to be merged with.
 
     Args:
-        pairs: Those with fewer negatives than others are trained with what they have.
+        sets: Pairs with fewer negatives than others are trained with what they have.
         excluded: Chunks that are no negatives for a query id (see ``relevance.Relevance``);
             a pair's own negatives are held to it too.
         score: Judges a model on dev; the base is scored too.
+        teacher: Scores of queries with passages, for losses that learn from a cross-encoder.
         progress: Steps done and in all.
 
     Raises:
@@ -89,63 +106,56 @@ def train(
     from transformers import set_seed
 
     from embedtune.embed.loading import load_sentence_transformer
+    from embedtune.embed.local import LocalEmbedder
 
-    wanted = settings.negatives_per_pair
-    usable = [
-        pair if wanted == "auto" else replace(pair, negatives=pair.negatives[:wanted])
-        for pair in pairs
-        if pair.anchor.strip() and pair.positive.strip() not in ("", pair.anchor.strip())
-    ]
-    if len(usable) < len(pairs):
-        log.warning(
-            "%d of %d pairs left out of training: a text is empty, or the passage is a copy of "
-            "its query", len(pairs) - len(usable), len(pairs),
-        )  # fmt: skip
-    if len({pair.positive for pair in usable}) < 2:
-        raise NothingUsable(
-            f"training needs at least 2 pairs with different passages; of {len(pairs)} pairs "
-            f"{len(usable)} have a passage other than the query, all with the same one"
-        )
+    usable = [usable_rows(examples, settings.negatives_per_pair) for examples in sets]
+    lots = make_lots(usable, excluded, settings)
+    rows = sum(len(examples) for examples, _ in lots)
     device, _ = device_and_precision(settings)
     check_trackers(settings.report_to)
-    model = load_sentence_transformer(base, device=device)
+    model = load_sentence_transformer(base, device=device, pooling=model_settings.pooling)
+    prepared = prepare(
+        model,
+        model_settings,
+        settings,
+        queries=texts_of(usable, "query"),
+        passages=texts_of(usable, "document"),
+    )
     plan = plan_training(
         settings,
-        len(usable),
+        rows,
         model.get_embedding_dimension(),
         corpus,
-        negatives=len(negative_columns(usable)),
+        negatives=max(len(negative_columns(examples.pairs)) for examples, _ in lots),
         affordable=affordable_tokens(model, device),
+        large=any(kind.batches == "large" for _, kind in lots),
+        steps_of=partial(steps_of, lots),
     )
     settings = settings.model_copy(update={"temperature": plan.temperature})
     work.mkdir(parents=True, exist_ok=True)
     check_disk(model, work)
+    original = work / "base" if prepared.reshaped else None
+    shutil.rmtree(work / "base", ignore_errors=True)
+    if original:
+        save_plain(model, original)
     base_score = float(score(model))
-    watch = Watch([pair.positive for pair in usable], _vectors, model)
+    watch = Watch(texts_of(usable, "document"), _vectors, model)
 
     set_seed(settings.seed)
     slow = not_fast(model, settings, plan)
     fit = plain.fit if slow else fast.fit
     log.info("engine: %s", f"the plain trainer ({slow})" if slow else "flat forward")
-    examples = from_pairs("train", usable)
-    loss = build_loss(
-        LOSSES["mnrl"],
+    tasks = make_tasks(
+        lots,
         model if slow else vectors_only(plan.dimensions[0], device),
-        examples,
         excluded,
         settings,
-        plan.dimensions,
+        plan,
         embedded=not slow,
+        guide=LocalEmbedder(settings.guide, device=device) if settings.guide else None,
+        teacher=teacher,
     )
-    task = Task(examples, loss, tuple(range(len(usable))))
-
-    def order(epoch: int) -> Iterator[Batch]:
-        made = batches(
-            usable, excluded, size=plan.batch_size, seed=settings.seed, epoch=epoch,
-            avoid_conflicts=settings.sampler == "conflict_free",
-        )  # fmt: skip
-        return ((0, rows) for rows in made)
-
+    order = order_of(lots, excluded, settings, plan)
     checkpoints, best = work / "checkpoints", work / "best"
     resume = last_whole_checkpoint(checkpoints)
     if resume is None:
@@ -153,8 +163,8 @@ def train(
     else:
         log.warning("training goes on from %s", resume.name)
     try:
-        rows = fit(
-            model, [task], order, BestModel(best, score, watch, last=settings.keep == "last"),
+        history = fit(
+            model, tasks, order, BestModel(best, score, watch, last=settings.keep == "last"),
             settings, plan, checkpoints=checkpoints, resume=resume, history=work / "history.jsonl",
             progress=progress,
         )  # fmt: skip
@@ -168,11 +178,68 @@ def train(
     final = work / "model"
     shutil.rmtree(final, ignore_errors=True)
     (best / chosen["folder"]).rename(final)
-    history = ({"step": 0, "epoch": 0.0, "dev": base_score}, *rows)
+    history = ({"step": 0, "epoch": 0.0, "dev": base_score}, *history)
     write_jsonl(work / "history.jsonl", history)
     for folder in (checkpoints, best):
         shutil.rmtree(folder, ignore_errors=True)
-    return Trained(final, plan, history, int(chosen["step"]), chosen["score"], base_score)
+    return Trained(
+        final, plan, history, int(chosen["step"]), chosen["score"], base_score, original,
+        prepared.notes,
+    )  # fmt: skip
+
+
+def usable_rows(examples: Examples, negatives: int | str) -> Examples:
+    """The rows that something can be learnt from, with so many ``negatives`` at most.
+
+    Raises:
+        NothingUsable: Fewer than two different passages are left.
+    """
+    columns = list(examples.columns.values())
+    first = columns[0]
+    kept = [
+        row
+        for row in range(len(examples))
+        if all(texts[row].strip() for texts in columns)
+        and not (
+            examples.format in ("pairs", "triplets")
+            and first[row].strip() == columns[1][row].strip()
+        )
+    ]
+    left = len(examples) - len(kept)
+    if left:
+        log.warning(
+            "%d of %d rows left out of training: a text is empty, or the passage is a copy of "
+            "its query", left, len(examples),
+        )  # fmt: skip
+    if len({columns[min(1, len(columns) - 1)][row] for row in kept}) < 2:
+        raise NothingUsable(
+            f"training needs at least 2 pairs with different passages; of {len(examples)} rows "
+            f"{len(kept)} have a passage other than the query, all with the same one"
+            if len(columns) > 1
+            else f"training needs at least 2 different texts; {len(examples)} rows have one"
+        )
+    if examples.pairs:
+        pairs = [examples.pairs[row] for row in kept]
+        if negatives != "auto":
+            pairs = [replace(pair, negatives=pair.negatives[: int(negatives)]) for pair in pairs]
+        return from_pairs(examples.name, pairs)
+    return replace(
+        examples,
+        columns={name: tuple(own[row] for row in kept) for name, own in examples.columns.items()},
+        labels=tuple(examples.labels[row] for row in kept) if examples.labels else None,
+    )
+
+
+def texts_of(sets: Sequence[Examples], role: Role) -> list[str]:
+    """All texts of a role, those that only fill a row left out."""
+    return [
+        text
+        for examples in sets
+        for column, texts in examples.columns.items()
+        if role_of(column) == role
+        for text in texts
+        if text != NO_NEGATIVE
+    ]
 
 
 def _vectors(model: Any, texts: Sequence[str]) -> Any:

@@ -1,0 +1,113 @@
+"""From examples to what an engine is fed with: each set with its loss, and the order of batches."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from embedtune.embed import Embedder
+from embedtune.training.batches import (
+    batches,
+    class_batches,
+    class_steps,
+    mixed_batches,
+    shuffled_batches,
+    steps_per_epoch,
+)
+from embedtune.training.builders import Teacher
+from embedtune.training.examples import Batch, Examples, Order, Task
+from embedtune.training.losses import LossKind, build_loss, choose_loss, shaped
+from embedtune.training.plan import Plan, TrainingSettings
+from embedtune.training.ranking import Excluded
+
+log = logging.getLogger(__name__)
+
+Lot = tuple[Examples, LossKind]  # a data set, shaped as its loss wants it
+
+
+def make_lots(
+    sets: Sequence[Examples], excluded: Excluded, settings: TrainingSettings
+) -> list[Lot]:
+    """Each set with the loss that ``settings`` choose for it. Where there are several sets, a loss
+    that does not fit the further ones gives way to the one that is usual for their format.
+
+    Raises:
+        ConfigError: The loss does not fit the first set.
+        NothingUsable: No row of a set has the shape that its loss wants.
+    """
+    lots = []
+    for number, examples in enumerate(sets):
+        name = settings.loss
+        if number and name != "auto" and examples.format != sets[0].format:
+            name = "auto"
+        kind, why = choose_loss(name, examples.format, examples.labels)
+        log.info("%s: %s", examples.name, why)
+        lots.append((shaped(examples, kind, excluded), kind))
+    return lots
+
+
+def steps_of(lots: Sequence[Lot], size: int) -> int:
+    """Batches of an epoch over all sets."""
+    return sum(
+        class_steps(examples.labels or (), size)
+        if kind.batches == "by_label"
+        else steps_per_epoch(len(examples), size)
+        for examples, kind in lots
+    )
+
+
+def make_tasks(
+    lots: Sequence[Lot],
+    model: Any,  # a SentenceTransformer, or ``losses.vectors_only``
+    excluded: Excluded,
+    settings: TrainingSettings,
+    plan: Plan,
+    *,
+    embedded: bool,
+    guide: Embedder | None = None,
+    teacher: Teacher | None = None,
+) -> list[Task]:
+    """Each set with its loss, built for the engine that will feed it."""
+    tasks = []
+    for examples, kind in lots:
+        loss = build_loss(
+            kind, model, examples, excluded, settings,
+            plan.dimensions if kind.matryoshka else plan.dimensions[:1],
+            guide=guide, teacher=teacher, embedded=embedded,
+        )  # fmt: skip
+        labels = examples.labels if kind.labels == "label" else None
+        tasks.append(Task(examples, loss, labels or tuple(range(len(examples)))))
+    return tasks
+
+
+def order_of(
+    lots: Sequence[Lot], excluded: Excluded, settings: TrainingSettings, plan: Plan
+) -> Order:
+    """Epoch -> its batches, given by the seed alone; several sets take turns by their sizes."""
+    passes: list[Callable[[int], list[list[int]]]] = [
+        partial(_pass, examples, kind, excluded, settings, plan) for examples, kind in lots
+    ]
+
+    def order(epoch: int) -> Iterator[Batch]:
+        if len(passes) == 1:
+            return ((0, rows) for rows in passes[0](epoch))
+        return mixed_batches(passes, settings.mixing, seed=settings.seed, epoch=epoch)
+
+    return order
+
+
+def _pass(
+    examples: Examples,
+    kind: LossKind,
+    excluded: Excluded,
+    settings: TrainingSettings,
+    plan: Plan,
+    epoch: int,
+) -> list[list[int]]:
+    how = {"size": plan.batch_size, "seed": settings.seed, "epoch": epoch}
+    if kind.batches == "by_label":
+        return list(class_batches(examples.labels or (), **how))
+    if examples.pairs:
+        apart = settings.sampler == "conflict_free"
+        return list(batches(examples.pairs, excluded, avoid_conflicts=apart, **how))
+    return list(shuffled_batches(len(examples), **how))
