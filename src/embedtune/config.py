@@ -310,7 +310,8 @@ def _validated(
         seen: set[tuple[str, ...]] = set()
         for fault in error.errors(include_url=False):
             field = _field_of(fault["loc"])
-            if field in seen and fault["type"] != "extra_forbidden":
+            known = any(other[: len(field)] == field for other in seen)
+            if known and fault["type"] != "extra_forbidden":
                 continue  # the other members of a union
             seen.add(field)
             place = next(
@@ -328,7 +329,7 @@ def _field_of(location: Sequence[str | int]) -> tuple[str, ...]:
     for part in location:
         name = str(part)
         fields = _fields_by_name(model)
-        if fields is not None:
+        if fields is not None and not (name == model.__name__ or name.startswith("literal[")):
             field.append(name)
             model = fields.get(name)
         elif isinstance(part, int):
@@ -357,11 +358,10 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 
 def _explained(fault: Mapping[str, Any], field: tuple[str, ...]) -> str:
+    if fault["type"] == "model_type":
+        return f"must be a mapping with {', '.join(_known(field))}"
     if fault["type"] == "extra_forbidden":
-        model: Any = RunSettings
-        for part in field[:-1]:
-            model = (_fields_by_name(model) or {}).get(part)
-        known = list(_fields_by_name(model) or ())
+        known = _known(field[:-1])
         near = difflib.get_close_matches(field[-1], known, 1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         return f"unknown setting; {hint}"
@@ -374,6 +374,14 @@ def _explained(fault: Mapping[str, Any], field: tuple[str, ...]) -> str:
     if isinstance(given, str | int | float | list | tuple) and fault["type"] != "missing":
         message += f" (found {visible(given)!r})"
     return message
+
+
+def _known(field: Sequence[str]) -> list[str]:
+    """Names of the settings inside of ``field``."""
+    model: Any = RunSettings
+    for part in field:
+        model = (_fields_by_name(model) or {}).get(part)
+    return list(_fields_by_name(model) or ())
 
 
 def _anchored(model: Any, tree: dict[str, Any], folder: Path) -> dict[str, Any]:

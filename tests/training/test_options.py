@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from embedtune.config import load_config
 from embedtune.embed.loading import load_sentence_transformer, longest_text
+from embedtune.embed.local import encode
+from embedtune.embed.packed import packable
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import sha256_of
 from embedtune.records import Pair
@@ -15,7 +19,7 @@ from embedtune.training import vocabulary
 from embedtune.training.examples import from_pairs
 from embedtune.training.lora import LoraSettings, has_adapters, save_plain
 from embedtune.training.merge import merge_into
-from embedtune.training.options import ModelSettings, prepare
+from embedtune.training.options import ModelSettings, Prompts, prepare
 from embedtune.training.plan import TrainingSettings, peak_rate
 from embedtune.training.train import train
 
@@ -48,7 +52,7 @@ def topic_pairs(count: int = 16) -> list[Pair]:
 
 def excluded_of(pairs: list[Pair]):
     """All passages on the topic of a query."""
-    topic = {pair.query: pair.positive.split()[1] for pair in pairs}
+    topic = {pair.query: int(pair.query[1:]) % 8 for pair in pairs}
     return {
         pair.query: frozenset(p.chunk for p in pairs if topic[p.query] == topic[pair.query])
         for pair in pairs
@@ -87,6 +91,35 @@ def prepared(base: Path, settings: TrainingSettings = SHORT, texts: tuple[str, .
     loaded = load_sentence_transformer(str(base), device="cpu")
     done = prepare(loaded, ModelSettings(**model), settings, queries=(), passages=texts)
     return loaded, done.notes
+
+
+def test_settings_are_read_as_they_are_written():
+    settings = load_config(
+        None,
+        ["model.pooling=last", "model.prompts={query: 'query: '}", "model.max_length=128",
+         "training.lora.rank=8", "training.new_tokens=off"],
+    )  # fmt: skip
+    assert settings.model.pooling == "lasttoken"
+    assert settings.model.prompts == Prompts(query="query: ", document="")
+    assert settings.model.max_length == 128
+    assert settings.training.lora == LoraSettings(rank=8)
+    assert settings.training.new_tokens == "off"
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("training.lora=on", "training.lora: must be a mapping with rank, alpha, dropout, modules"),
+        ("training.lora.rnk=8", r"training.lora.rnk: unknown setting; did you mean rank\?$"),
+        ("model.prompts.qery=a", r"model.prompts.qery: unknown setting; did you mean query\?$"),
+        ("model.pooling=sum", "model.pooling: must be 'mean', 'cls', 'max'"),
+        ("training.new_tokens=1", "must be greater than or equal to 2"),
+    ],
+)
+def test_faults_of_settings_inside_settings_are_told_once_and_by_name(setting, fault):
+    with pytest.raises(ConfigError, match=fault) as caught:
+        load_config(None, [setting])
+    assert len(caught.value.faults) == 1
 
 
 # ---- pooling
@@ -274,6 +307,8 @@ def test_what_is_saved_of_an_adapted_model_gives_its_vectors(tiny_model, tmp_pat
     assert np.abs(expected - plainly(tiny_model).encode(texts)).max() > 0.01
     save_plain(model, tmp_path / "m")
     np.testing.assert_allclose(plainly(tmp_path / "m").encode(texts), expected, atol=1e-5)
+    assert packable(model) == ""  # so the fast engine trains it, and sees the same
+    np.testing.assert_allclose(encode(model, texts, "document"), expected, atol=1e-5)
     assert has_adapters(model)
     np.testing.assert_array_equal(model.encode(texts), expected)
 
@@ -317,7 +352,7 @@ def test_lora_learns(tiny_model, tmp_path):
 def test_lora_is_refused_where_it_cannot_be(tiny_model, monkeypatch):
     with pytest.raises(ConfigError, match=r"modules: kew is not in this model's layers; there are"):
         prepared(tiny_model, short("fast", lora={"modules": ["query", "kew"]}))
-    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"pip install 'embedtune\[lora\]'"):
         prepared(tiny_model, short("fast", lora=LORA))
 
@@ -349,6 +384,33 @@ def test_lora_leaves_frozen_layers_out(tiny_model):
     adapted = {name for name, _ in model.named_parameters() if "lora" in name}
     assert adapted
     assert not [name for name in adapted if "layer.0." in name]
+
+
+@pytest.mark.parametrize("family", ["Roberta", "MPNet", "DistilBert", "Electra", "ModernBert"])
+def test_layers_are_found_whatever_a_family_calls_them(encoder, family):
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "intermediate_size": 64, "max_position_embeddings": 64}  # fmt: skip
+    if family == "DistilBert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+    vocabulary = len(transformers.AutoTokenizer.from_pretrained(encoder))
+    config = getattr(transformers, f"{family}Config")(vocab_size=vocabulary, **sizes)
+    (encoder / "model.safetensors").unlink()
+    getattr(transformers, f"{family}Model")(config).save_pretrained(encoder)
+
+    def trained_weights(**changes: object) -> set[str]:
+        model = load_sentence_transformer(str(encoder), pooling="mean")
+        prepare(model, ModelSettings(), short(**changes), queries=(), passages=())
+        return {name for name, own in model.named_parameters() if own.requires_grad}
+
+    left = trained_weights(freeze_layers=1)
+    assert not [name for name in left if ".embeddings." in name or ".0." in name[2:]]
+    assert [name for name in left if ".1." in name]
+    adapted = trained_weights(lora=LORA)
+    assert adapted
+    assert all("lora_" in name for name in adapted)
+    assert {".0." in name[2:] for name in adapted} == {True, False}
 
 
 def test_freezing_all_is_refused(tiny_model):
@@ -405,6 +467,58 @@ def test_new_words_have_a_cap_and_an_order_by_content(tiny_model, monkeypatch):
     assert vocabulary.new_words(tokenizer, TEXTS * 3, 4) == []  # the same text counts once
     monkeypatch.setattr(vocabulary, "MOST", 2)
     assert vocabulary.new_words(tokenizer, TEXTS, 1) == ["井", "泵"]
+
+
+def byte_pairs():
+    """As RoBERTa's: no token is unknown, blanks belong to the words after them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    bytes_of = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: id for id, token in enumerate(["<unk>", "<pad>", *bytes_of, "Ġa", "Ġrobot"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[("Ġ", "a")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
+
+
+def sentence_pieces():
+    """As XLM-R's: blanks are part of the pieces, unknown characters are one token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    pieces = ["<unk>", "<pad>", "▁", "▁a", "▁robot", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", [byte_pairs, sentence_pieces])
+def test_tokenizers_of_other_families_take_new_words_and_leave_the_rest(tmp_path, kind):
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=kind(), unk_token="<unk>", pad_token="<pad>", model_max_length=60
+    )
+    BertModel(
+        BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
+                   num_attention_heads=2, intermediate_size=64, max_position_embeddings=64)
+    ).save_pretrained(tmp_path / "encoder")  # fmt: skip
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    loaded = load_sentence_transformer(str(tmp_path / "encoder"), pooling="mean")
+    kept = loaded.encode("a robot a")
+    done = prepare(
+        loaded, ModelSettings(), short(new_tokens=2), queries=["a sprocket"], passages=TEXTS
+    )
+    assert set(done.notes[-1].partition(": ")[2].split(", ")) >= {"sprocket", "井", "泵"}
+    save_plain(loaded, tmp_path / "m")
+    after = load_sentence_transformer(str(tmp_path / "m")).tokenizer
+
+    def tokens(text: str) -> list[str]:
+        return after.convert_ids_to_tokens(after(text)["input_ids"])
+
+    before = [token for token in tokens("a") if token != "a"] or ["a"]
+    assert tokens("a sprocket a") == [*before, "sprocket", tokens("a a")[-1]]
+    assert tokens("井泵") == ["井", "泵"]
+    assert "sprocket" not in tokens("sprockets")
+    np.testing.assert_array_equal(loaded.encode("a robot a"), kept)
 
 
 @engines

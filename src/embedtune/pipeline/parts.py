@@ -15,6 +15,7 @@ from embedtune.evaluation.systems import open_embedder, parse_system, parse_syst
 from embedtune.files import read_json, visible
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
+from embedtune.pipeline.material import further_examples, training_pairs
 from embedtune.pipeline.mine import FILE as NEGATIVES_FILE
 from embedtune.pipeline.mine import chosen, load_against, mine_into
 from embedtune.pipeline.preflight import (
@@ -40,7 +41,7 @@ from embedtune.pipeline.steps import (
     split_step,
 )
 from embedtune.pipeline.stored import Dataset, load_chunks, load_given, load_rejects
-from embedtune.pipeline.tune import FACTS, Against, training_pairs, tune, unreadable
+from embedtune.pipeline.tune import FACTS, Against, tune, unreadable
 from embedtune.queries import Preview
 from embedtune.records import Chunk, Counts, Reject, unusable
 from embedtune.results import SystemScores
@@ -191,6 +192,7 @@ def train_into(
     for line in given.notes:
         console.say(f"  {line}")
     metric = settings.evaluation.metric
+    further = further_examples(settings)
     recipe = Recipe(
         "train",
         1,
@@ -223,6 +225,8 @@ def train_into(
             facts={"data": train_digest(given)},
             console=console,
             against=against,
+            rows=given.examples,
+            further=further,
         )
         (folder / "work" / NEGATIVES_FILE).unlink(missing_ok=True)
         for path in tuned.model.iterdir():

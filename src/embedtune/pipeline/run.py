@@ -18,6 +18,7 @@ from embedtune.files import visible, write_bytes, write_text
 from embedtune.pipeline.audit import audit_dataset
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
+from embedtune.pipeline.material import further_examples
 from embedtune.pipeline.mine import account_facts, chosen, load_against, mine_into
 from embedtune.pipeline.preflight import preflight
 from embedtune.pipeline.recipes import (
@@ -395,6 +396,8 @@ class _Stages:
                 facts={"data": dataset.digest},
                 console=self.console,
                 against=load_against(negatives.path) if negatives else Against(),
+                rows=loaded.examples,
+                further=further_examples(self.settings),
             )
             return {"base": name, "trained": True, "notes": [], **tuned.facts()}
 

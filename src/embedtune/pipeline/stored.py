@@ -1,11 +1,11 @@
 """What the stages of a run leave on disk, written and read back."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedtune.datasets.formats import Row
+from embedtune.datasets.formats import LabelledRow, Row, ScoredRow
 from embedtune.datasets.source import SourceSettings
 from embedtune.datasets.split import SplitSettings
 from embedtune.errors import IntegrityError
@@ -37,6 +37,8 @@ NEGATIVES = "07-negatives"
 TRAINING = "08-training"
 EVALUATION = "09-evaluation"
 STAGES = (DOCUMENTS, CHUNKS, QUERIES, FILTERED, DATASET, AUDIT, NEGATIVES, TRAINING, EVALUATION)
+
+EXAMPLE_FORMATS = {"scored": ScoredRow, "labelled": LabelledRow}  # learnt as they came
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,12 @@ def load_dataset(folder: Path) -> Dataset:
         }
         if (folder / "given-negatives.jsonl").exists()
         else {},
+        examples={
+            path.stem.removeprefix("examples-"): tuple(
+                EXAMPLE_FORMATS[split["format"]](**row) for row in _rows(path)
+            )
+            for path in sorted(folder.glob("examples-*.jsonl"))
+        },
     )
 
 
@@ -167,6 +175,9 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
             folder / "given-negatives.jsonl",
             ({"query": q, "negatives": list(chunks)} for q, chunks in dataset.negatives.items()),
         )
+    for name, rows in dataset.examples.items():
+        if dataset.format in EXAMPLE_FORMATS and name != "test":
+            write_jsonl(folder / f"examples-{name}.jsonl", map(asdict, rows))
     facts = {
         "by": dataset.by,
         "optimistic": dataset.optimistic,

@@ -7,17 +7,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedtune.datasets.formats import Row, ScoredRow
 from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, System
 from embedtune.evaluation.forgetting import bundled_probe, forgetting
 from embedtune.files import write_json
 from embedtune.pipeline.console import Console
+from embedtune.pipeline.material import (
+    barred_by,
+    order_of_scores,
+    own_examples,
+    training_pairs,
+)
 from embedtune.pipeline.search import ENOUGH, FILE, find_recipe
 from embedtune.records import Chunk, Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
 from embedtune.results import SystemScores
-from embedtune.training.examples import from_pairs
+from embedtune.training.examples import Examples
 from embedtune.training.merge import (
     ALPHAS,
     MergePoint,
@@ -84,28 +91,6 @@ def unreadable(chunks: Iterable[Chunk], tokens: Tokens, name: str) -> str:
     )
 
 
-def training_pairs(
-    data: RetrievalSet, left_out: Iterable[str] = (), *, seed: int = 0
-) -> list[Pair]:
-    """One pair for each relevant chunk of each train query that is not ``left_out``.
-
-    Of labelled texts, each of which has hundreds, one is drawn for each.
-    """
-    if data.shared_passages:
-        from embedtune.datasets.convert import draw_pairs
-
-        return draw_pairs(data, left_out, per_query=1, seed=seed)
-    barred = set(left_out)
-    chunks = {chunk.id: chunk for chunk in data.chunks}
-    return [
-        Pair(query.id, chunk_id, query.text, chunks[chunk_id].embedded)
-        for query in data.queries_of("train")
-        if query.id not in barred
-        for chunk_id, grade in data.qrels["train"][query.id].items()
-        if grade > 0
-    ]
-
-
 def probe_set(setting: str) -> RetrievalSet | None:
     """The general probe named by ``evaluation.probe``; None for ``none``."""
     if setting == "none":
@@ -136,17 +121,22 @@ def tune(
     console: Console,
     against: Against = Against(),
     model: ModelSettings = AS_IT_IS,
+    rows: Mapping[str, Sequence[Row]] = {},
+    further: Sequence[Examples] = (),
 ) -> Tuned:
     """Train ``base`` on the train split, merge, and leave the candidate in ``work/model``.
 
-    Checkpoint and merge weight are chosen by the deciding metric on dev, over the whole corpus;
-    of the weights only those that hold the general probe's gate, where one does.
+    Checkpoint and merge weight are chosen by the deciding metric on dev, over the whole corpus
+    (among scored pairs that are learnt as such by how well they are ordered); of the weights only
+    those that hold the general probe's gate, where one does.
 
     Args:
         near_duplicates: Pairs of chunk ids.
         left_out: Train queries that are too close to dev or test.
         against: Mined or given negatives, and what a check called answers.
         model: What the base becomes before it is trained.
+        rows: The data as it came, by split, where it is not retrieval data.
+        further: Data sets that are trained on beside.
         facts: Further entries for the model folder's ``embedtune.json``.
     """
     from embedtune.datasets.negatives import attach_negatives
@@ -168,7 +158,13 @@ def tune(
     )
     answers = {query: frozenset(chunks) for query, chunks in against.answers.items() if chunks}
 
+    own = own_examples(rows.get("train", ()), pairs, training)
+    sets = [own, *further]
+    theirs = barred_by(further)
+
     def excluded(query: str) -> frozenset[str]:
+        if query in theirs:
+            return theirs[query]
         known = relevance.excluded(query)
         return known | answers[query] if query in answers else known
 
@@ -176,7 +172,12 @@ def tune(
     quick = "bf16" if (device, precision) == ("cpu", "bf16") else "fp32"
     evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
 
+    scored = [row for row in rows.get("dev", ()) if isinstance(row, ScoredRow)]
+    in_order = order_of_scores(scored) if own.format == "scored" and scored else None
+
     def dev_score(model: Any) -> float:
+        if in_order:
+            return in_order(model)
         return evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
 
     minutes = SEARCH_MINUTES if training.minutes == "auto" else training.minutes
@@ -193,14 +194,15 @@ def tune(
         evaluation=evaluation,
         minutes=minutes,
         console=console,
-    ) if minutes and training.max_steps is None else None  # fmt: skip
+    ) if minutes and training.max_steps is None and own.pairs else None  # fmt: skip
     if chosen:
         training = chosen.candidate.settings(training)
     if training.keep == "auto":
         training = training.model_copy(update={"keep": "last" if small else "best"})
-    console.say(f"training {base} on {len(pairs):,} pairs")
+    what = " and ".join(f"{len(examples):,} {examples.format}" for examples in sets)
+    console.say(f"training {base} on {what}")
     trained = train(
-        [from_pairs("train", pairs)],
+        sets,
         base,
         work,
         excluded=excluded,
@@ -242,7 +244,7 @@ def tune(
     write_json(
         trained.model / FACTS,
         {"base": base, "alpha": alpha, "matryoshka_dims": list(trained.plan.dimensions),
-         "pairs": len(pairs), **facts},
+         "pairs": sum(map(len, sets)), **facts},
     )  # fmt: skip
     write_json(work / "merge.json", [asdict(point) for point in curve])
     (work / FILE).unlink(missing_ok=True)

@@ -3,6 +3,7 @@ is a plain model with the adapters merged into its weights.
 """
 
 import copy
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,12 @@ class LoraSettings(Settings):
     )
 
 
+def check_installed() -> None:
+    """Raises ConfigError, with what to do, where peft is not installed."""
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError(f"training.lora: peft is not installed: {INSTALL}")
+
+
 def add_adapters(
     network: Any, layers: Sequence[tuple[str, Any]], settings: LoraSettings, seed: int
 ) -> int:
@@ -46,12 +53,10 @@ def add_adapters(
     Raises:
         ConfigError: peft is not installed, or no module has a name that was asked for.
     """
+    check_installed()
+    import peft
     import torch
 
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError(f"training.lora: peft is not installed: {INSTALL}") from error
     products = [
         f"{layer}.{name}"
         for layer, module in layers

@@ -192,7 +192,7 @@ def _shorten(
     if wanted == "auto":
         wanted = own if limit is None else min(own, limit)
         if len(counts) and wanted > ENOUGH:
-            covering = int(np.percentile(counts, LONG_ENOUGH, method="higher"))
+            covering = int(np.percentile(counts, LONG_ENOUGH, method="inverted_cdf"))
             wanted = min(wanted, max(ENOUGH, -(-covering // STEP) * STEP))
     model.max_seq_length = wanted
     for name in ("query_length", "document_length"):  # lengths of its own for a role go first

@@ -120,6 +120,10 @@ class TrainingSettings(Settings):
         description="Compute activations twice instead of keeping them, where the plain trainer "
         "trains; the flat forward goes in portions (tokens_at_once).",
     )
+    also: list[str] = Field(
+        default_factory=list,
+        description="Further data sets to train on, of any format; each with the loss for it.",
+    )
     mixing: Literal["proportional", "round_robin"] = Field(
         "proportional", description="How several data sets take turns: by their sizes, or evenly."
     )

@@ -1,0 +1,125 @@
+"""What a training learns from: the sets of examples that a data set, and further ones, give."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from embedtune.config import RunSettings
+from embedtune.datasets.formats import LabelledRow, PairRow, Row, ScoredRow
+from embedtune.errors import NothingUsable
+from embedtune.records import Pair, RetrievalSet, content_id
+from embedtune.training.examples import Examples, from_labelled, from_pairs, from_scored
+from embedtune.training.losses import LOSSES
+from embedtune.training.plan import TrainingSettings
+
+
+def training_pairs(
+    data: RetrievalSet, left_out: Iterable[str] = (), *, seed: int = 0
+) -> list[Pair]:
+    """One pair for each relevant chunk of each train query that is not ``left_out``.
+
+    Of labelled texts, each of which has hundreds, one is drawn for each.
+    """
+    if data.shared_passages:
+        from embedtune.datasets.convert import draw_pairs
+
+        return draw_pairs(data, left_out, per_query=1, seed=seed)
+    barred = set(left_out)
+    chunks = {chunk.id: chunk for chunk in data.chunks}
+    return [
+        Pair(query.id, chunk_id, query.text, chunks[chunk_id].embedded)
+        for query in data.queries_of("train")
+        if query.id not in barred
+        for chunk_id, grade in data.qrels["train"][query.id].items()
+        if grade > 0
+    ]
+
+
+def own_examples(
+    rows: Sequence[Row], pairs: Sequence[Pair], training: TrainingSettings
+) -> Examples:
+    """The train rows as they came, where a loss for their format trains them; else ``pairs``.
+
+    Scored pairs and labelled texts are learnt as such, unless ``training.loss`` names a loss that
+    needs pairs: then from the pairs that their judgements give.
+    """
+    if rows and not isinstance(rows[0], PairRow):
+        own = examples_of("train", rows)
+        if training.loss == "auto" or own.format in LOSSES[training.loss].formats:
+            return own
+    return from_pairs("train", pairs)
+
+
+def examples_of(name: str, rows: Sequence[Row]) -> Examples:
+    """Rows of one format. Pairs get ids by their texts, so that equal texts are no negatives."""
+    if isinstance(rows[0], ScoredRow):
+        scored = [row for row in rows if isinstance(row, ScoredRow)]
+        return from_scored(name, ((row.sentence1, row.sentence2, row.score) for row in scored))
+    if isinstance(rows[0], LabelledRow):
+        labelled = [row for row in rows if isinstance(row, LabelledRow)]
+        return from_labelled(name, ((row.text, row.label) for row in labelled))
+    pairs = [
+        Pair(
+            content_id("q", row.anchor),
+            content_id("c", row.positive),
+            row.anchor,
+            row.positive,
+            tuple((content_id("c", text), text) for text in row.negatives),
+        )
+        for row in rows
+        if isinstance(row, PairRow)
+    ]
+    return from_pairs(name, pairs)
+
+
+def further_examples(settings: RunSettings) -> list[Examples]:
+    """The train rows of each data set of ``training.also``.
+
+    Raises:
+        NothingUsable: A data set without train rows.
+    """
+    from embedtune.datasets.source import read_source
+
+    found = []
+    for number, where in enumerate(settings.training.also, 1):
+        source = read_source(where, settings=settings.source)
+        name = f"{source.data.name} ({number})"
+        if source.format == "beir":
+            pairs = training_pairs(source.data) if "train" in source.data.qrels else []
+            own = from_pairs(name, pairs)
+        else:
+            rows = source.examples.get("train") or source.examples.get("all") or ()
+            own = examples_of(name, rows) if rows else from_pairs(name, [])
+        if not len(own):
+            raise NothingUsable(f"training.also: {where}: no rows to train on")
+        found.append(own)
+    return found
+
+
+def barred_by(sets: Sequence[Examples]) -> Mapping[str, frozenset[str]]:
+    """Query id -> chunks that answer it, over the pairs of ``sets``."""
+    found: dict[str, set[str]] = {}
+    for examples in sets:
+        for pair in examples.pairs:
+            found.setdefault(pair.query, set()).add(pair.chunk)
+    return {query: frozenset(chunks) for query, chunks in found.items()}
+
+
+def order_of_scores(rows: Sequence[ScoredRow]) -> Callable[[Any], float]:
+    """A score for models: Spearman's correlation of their cosines with the scores of ``rows``."""
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    from embedtune.embed.local import MemoryEmbedder
+
+    scores = [row.score for row in rows]
+
+    def score(model: Any) -> float:
+        embedder = MemoryEmbedder(model, "in training")
+        one = embedder.embed([row.sentence1 for row in rows], "query")
+        other = embedder.embed([row.sentence2 for row in rows], "document")
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        cosines = (one * other).sum(axis=1) / np.maximum(lengths, 1e-12)
+        found = float(spearmanr(cosines, scores).statistic)
+        return found if np.isfinite(found) else 0.0
+
+    return score
