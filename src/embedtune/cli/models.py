@@ -1,4 +1,4 @@
-"""Commands over models: train, evaluate, compare, search."""
+"""Commands over models: train, merge, evaluate, compare, search."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,14 @@ from embedtune.cli.options import (
     Config,
     Data,
     Json,
+    Minutes,
     Out,
     Overrides,
     Quiet,
     Split,
     Strict,
     load_settings,
+    within,
 )
 
 Require = Annotated[str, typer.Option("--require", help="Verdicts that are good enough; else 9.")]
@@ -29,6 +31,7 @@ def train(
     columns: Columns = "",
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    minutes: Minutes = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget a half-done training in OUT.")
     ] = False,
@@ -42,12 +45,40 @@ def train(
     """
     from embedtune.pipeline.parts import train_into
 
-    settings = load_settings(config, overrides, columns)
+    settings = load_settings(config, [*overrides, *within(minutes)], columns)
     trained = train_into(
         data, base, out, settings, Console(quiet=quiet), fresh=fresh, strict=strict
     )
     emit(trained.facts, as_json=json, text=lambda: trained.text())
     return 4 if trained.unusable else 0
+
+
+def merge(
+    models: Annotated[list[str], typer.Argument(help="Tuned models; of several, their mean.")],
+    out: Out,
+    base: Annotated[str | None, typer.Option("--base", help="Model to go back towards.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", min=0, max=1, help="Weight of the tuned models.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data set whose dev split chooses alpha.")
+    ] = None,
+    columns: Columns = "",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Average tuned models, and take them part of the way back to their base.
+
+    Example: embedtune merge model/ --base all-MiniLM-L6-v2 --data data/ --out merged/
+    """
+    from embedtune.pipeline.merging import merge_models, told
+
+    settings = load_settings(config, overrides, columns)
+    facts = merge_models(models, base, out, settings, Console(quiet=quiet), alpha=alpha, data=data)
+    emit(facts, as_json=json, text=lambda: told(facts))
+    return 0
 
 
 def evaluate(

@@ -34,6 +34,15 @@ Split = Annotated[str, typer.Option("--split", help="Which qrels to use.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Near-duplicates across given splits are an error.")
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option("--minutes", min=0, help="Time for finding a recipe and training with it."),
+]
+
+
+def within(minutes: float | None) -> list[str]:
+    """``--minutes`` as an override."""
+    return [] if minutes is None else [f"training.minutes={minutes:g}"]
 
 
 def load_settings(config: Path | None, overrides: list[str], columns: str = "") -> "RunSettings":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedtune.cli.console import Console, emit, table
-from embedtune.cli.options import Config, Json, Overrides, Quiet
+from embedtune.cli.options import Config, Json, Minutes, Overrides, Quiet, within
 from embedtune.errors import ConfigError, NothingUsable, RequirementError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def run(
     preview: Annotated[
         int | None, typer.Option("--preview", min=1, help="Show the queries of so many chunks.")
     ] = None,
+    minutes: Minutes = None,
     require: Require = "",
     json: Json = False,
     quiet: Quiet = False,
@@ -78,7 +79,7 @@ def run(
     load_environment(Path.cwd())
     if config is not None:
         load_environment(config.resolve().parent)
-    overrides = [*overrides, *([f"run={out}"] if out else [])]
+    overrides = [*overrides, *([f"run={out}"] if out else []), *within(minutes)]
     settings = load_config(config, overrides)
     console = Console(quiet=quiet)
     if dry_run:

@@ -53,6 +53,16 @@ def merge_into(target: Any, base: Any, tuned: Any, alpha: float) -> None:
         target.load_state_dict(merged)
 
 
+def average_into(target: Any, models: Sequence[Any]) -> None:
+    """Give ``target`` the mean of the models' weights (Wortsman et al. 2022, arXiv:2203.05482).
+
+    Raises:
+        IntegrityError: The models differ in the names or shapes of their weights.
+    """
+    for count, model in enumerate(models, 1):
+        merge_into(target, target if count > 1 else model, model, 1 / count)
+
+
 def merge_curve(
     base: Any,
     tuned: Any,

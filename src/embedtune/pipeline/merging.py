@@ -1,0 +1,121 @@
+"""``embedtune merge``: one model out of several of the same kind."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedtune.config import RunSettings
+from embedtune.embed.local import MemoryEmbedder
+from embedtune.embed.models import resolve_model
+from embedtune.errors import ConfigError, IntegrityError
+from embedtune.evaluation.evaluate import Evaluator
+from embedtune.files import write_json
+from embedtune.pipeline.console import Console
+from embedtune.pipeline.stored import load_given
+from embedtune.pipeline.tune import FACTS
+from embedtune.run import Recipe, build_folder
+from embedtune.training.merge import average_into, choose_alpha, merge_curve, merge_into
+
+log = logging.getLogger(__name__)
+
+
+def merge_models(
+    tuned: Sequence[str],
+    base: str | None,
+    out: Path,
+    settings: RunSettings,
+    console: Console,
+    *,
+    alpha: float | None = None,
+    data: Path | None = None,
+) -> dict[str, Any]:
+    """Leave in ``out`` the mean of the ``tuned`` models' weights, merged with ``base`` where one
+    is given: α · tuned + (1 − α) · base.
+
+    Args:
+        alpha: None: the best on the dev split of ``data``.
+
+    Raises:
+        ConfigError: Nothing to merge, or neither ``alpha`` nor ``data`` with a ``base``.
+        IntegrityError: Models of different kinds.
+    """
+    from embedtune.embed.loading import load_sentence_transformer
+
+    if base is None and len(tuned) < 2:
+        raise ConfigError("merge: one model and no --base; give two models, or a base")
+    if base is not None and (alpha is None) == (data is None):
+        raise ConfigError(
+            "merge: give either --alpha, or --data, on whose dev split the best one is chosen"
+        )
+    resolved = [resolve_model(name) for name in (*tuned, *([base] if base else []))]
+    given = None
+    if data is not None:
+        given = load_given(data, settings.split, columns=settings.columns, settings=settings.source)
+        if not given.data.qrels.get("dev"):
+            raise ConfigError(f"merge: {data} has no dev split to choose on; give --alpha")
+    recipe = Recipe(
+        "merge",
+        1,
+        {"alpha": alpha, "metric": settings.evaluation.metric},
+        {f"model {place}": model.label for place, model in enumerate(resolved)},
+        {"data": str(data or "")},
+    )
+
+    def build(folder: Path) -> dict[str, Any]:
+        models = [load_sentence_transformer(name, device="cpu") for name in tuned]
+        target = models[0]
+        _check_alike(tuned, models)
+        average_into(target, models)
+        chosen, curve = alpha if base else 1.0, []
+        if base:
+            original, mean, scratch = (
+                load_sentence_transformer(name, device="cpu") for name in (base, base, base)
+            )
+            _check_alike((tuned[0], base), (target, original))
+            merge_into(mean, target, target, 1.0)
+            if given:
+                evaluator = Evaluator(given.data, settings.evaluation, near_duplicates=given.twins)
+
+                def dev_score(model: Any, at: float) -> float:
+                    console.say(f"  alpha {at:g}")
+                    return evaluator.score_embedder(MemoryEmbedder(model, "merged"), "dev")
+
+                console.say(f"choosing alpha on dev of {data}")
+                curve = merge_curve(original, mean, scratch, dev_score)
+                chosen = choose_alpha(curve, None)[0].alpha
+            merge_into(target, original, mean, chosen)
+        target.save(str(folder), create_model_card=False)
+        facts = {"base": base, "merged": list(tuned), "alpha": chosen}
+        write_json(folder / FACTS, facts)
+        return {**facts, "curve": [[point.alpha, point.dev] for point in curve]}
+
+    done = build_folder(out, recipe, build)
+    return {"model": str(out), "metric": settings.evaluation.metric, **done.facts}
+
+
+def told(facts: dict[str, Any]) -> str:
+    """The outcome in words."""
+    what = " + ".join(facts["merged"])
+    if not facts["base"]:
+        return f"{facts['model']}: the mean of {what}"
+    lines = [f"{facts['model']}: {facts['alpha']:g} × {what} + {1 - facts['alpha']:g} × "
+             f"{facts['base']}"]  # fmt: skip
+    for alpha, dev in facts["curve"]:
+        mark = "  ← chosen" if alpha == facts["alpha"] else ""
+        lines.append(f"  alpha {alpha:.1f}: {facts['metric']} on dev {dev:.4f}{mark}")
+    return "\n".join(lines)
+
+
+def _check_alike(names: Sequence[str], models: Sequence[Any]) -> None:
+    """Weights of one shape are not enough: the same tokens must stand in the same rows."""
+    first = _vocabulary(models[0])
+    for name, model in zip(names[1:], models[1:], strict=True):
+        if _vocabulary(model) != first:
+            raise IntegrityError(f"cannot merge {names[0]} and {name}: their vocabularies differ")
+
+
+def _vocabulary(model: Any) -> dict[str, int] | None:
+    tokenizer = model.tokenizer
+    read = getattr(tokenizer, "get_vocab", None)
+    return read() if read else None
