@@ -2,7 +2,9 @@
 PYTHON ?= python3
 RUN = $(PYTHON) scripts/bootstrap.py
 
-.PHONY: demo test lint bench prove
+DATA ?= ../shared/data
+
+.PHONY: demo test lint bench bench-train bench-quality prove
 demo:
 	$(RUN) -m embedtune demo
 test:
@@ -12,5 +14,9 @@ lint:
 	$(RUN) -m ruff format --check .
 bench:
 	$(RUN) benchmarks/real_data.py
+bench-train:
+	$(RUN) benchmarks/train_speed.py --json
+bench-quality:
+	$(RUN) benchmarks/quality.py $(addprefix $(DATA)/,medquad nvidia_10k onet_jobs securities_law) --seeds 3 --json
 prove:
 	$(RUN) benchmarks/kills.py --progress .prove/kills.jsonl --write docs/proofs.md
