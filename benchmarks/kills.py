@@ -44,7 +44,7 @@ CHUNKS = 250  # of a round
 CONCURRENCY = 8
 LATENCY, JITTER = 5, 15  # milliseconds
 LONGEST_LIFE = 0.4  # seconds; lives are of any length up to that
-BEGIN, END = "<!-- kills: begin -->", "<!-- kills: end -->"
+OWN = ("src/embedtune/llm", "src/embedtune/store.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +181,14 @@ def play(number: int, chunks: Sequence[Chunk], server: Server, calm: bytes, comm
                  round(time.monotonic() - began, 1), commit)  # fmt: skip
 
 
-def commit_now() -> str:
-    """The commit checked out, with a mark if the package differs from it."""
+def commit_now(*paths: str) -> str:
+    """The commit checked out, with a mark if these parts of the package differ from it."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "src/embedtune/llm", "src/embedtune/store.py")
+    changed = git("status", "--porcelain", "--", *paths)
     return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
 
 
@@ -235,16 +235,14 @@ def summary(rounds: Sequence[Round], commit: str) -> str:
     )
 
 
-def put_section(page: Path, line: str) -> None:
-    """The summary's place in the page of proofs."""
+def put_section(page: Path, name: str, title: str, line: str, script: str) -> None:
+    """Put a summary in its place in the page of proofs."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = read_text(page) if page.exists() else "# Proofs\n"
-    section = (
-        f"{BEGIN}\n## Generation survives being killed\n\n{line}\n\n"
-        f"`python benchmarks/kills.py`\n{END}"
-    )
-    if BEGIN in text:
-        head, _, rest = text.partition(BEGIN)
-        text = head + section + rest.partition(END)[2]
+    section = f"{begin}\n## {title}\n\n{line}\n\n`python {script}`\n{end}"
+    if begin in text:
+        head, _, rest = text.partition(begin)
+        text = head + section + rest.partition(end)[2]
     else:
         text = f"{text.rstrip()}\n\n{section}\n"
     write_text(page, text)
@@ -256,12 +254,13 @@ def main() -> None:
     parser.add_argument("--progress", type=Path, help="where rounds done are kept")
     parser.add_argument("--write", type=Path, help="the page of proofs to put the summary into")
     options = parser.parse_args()
-    commit = commit_now()
+    commit = commit_now(*OWN)
     rounds = prove(options.kills, options.progress, commit)
     line = summary(rounds, commit)
     print(line)
     if options.write:
-        put_section(options.write, line)
+        put_section(options.write, "kills", "Generation survives being killed", line,
+                    "benchmarks/kills.py")  # fmt: skip
     kept = all(found.identical and not found.lost and found.most <= CONCURRENCY for found in rounds)
     sys.exit(0 if kept else 1)
 

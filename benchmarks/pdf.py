@@ -108,7 +108,7 @@ def read(name: str, path: Path) -> dict[str, object]:
     """The text that a reader gives, with the CPU seconds and the peak memory it took."""
     begin = time.process_time()
     if name.startswith("embedtune"):
-        from embedtune.documents.pdf import read_pdf
+        from embedtune.documents.pdf.reader import read_pdf
 
         text = read_pdf(path.read_bytes(), None, tables="false" not in name).text
     elif name == "pypdf":

@@ -201,7 +201,7 @@ def write_workbook(path: Path, rows: int) -> None:
 def read_workbook(reader: str, path: Path) -> int:
     """Characters, or cells, that were read."""
     if reader == "embedtune":
-        from embedtune.documents.sheets import read_xlsx
+        from embedtune.documents.office.sheets import read_xlsx
 
         return sum(len(part.text) for part in read_xlsx(path.read_bytes(), tables=True))  # type: ignore[union-attr]
     if reader == "openpyxl":

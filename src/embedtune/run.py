@@ -47,11 +47,20 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     providers: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)  # name -> digest
+    libraries: Mapping[str, str] = field(default_factory=dict)  # name -> version
 
     @property
     def fingerprint(self) -> str:
+        """Of all but the libraries: an update does not make a whole stage stale. Half-done work,
+        though, goes on with the same ones only."""
         return _hash({"stage": self.stage, "version": self.version, "settings": self.settings,
                       "providers": self.providers, "inputs": self.inputs})  # fmt: skip
+
+    @property
+    def scratch(self) -> str:
+        """Name of the folder for half-done work."""
+        own = _hash([self.fingerprint, self.libraries]) if self.libraries else self.fingerprint
+        return f"{self.stage}-{own[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,17 @@ class StageFolder:
     def facts(self) -> Mapping[str, Any]:
         """Counts, notes and the like, as the stage's builder returned them."""
         return self.manifest["facts"]
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Of installed libraries, by name."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def check_run_id(run_id: str) -> str:
@@ -177,7 +197,7 @@ def build_folder(
             changed = _differences(read_json(begun), _recipe_row(recipe))
             if changed and any(work.glob(f"{recipe.stage}-*")):
                 raise IntegrityError(
-                    f"{out}: half-done work with other inputs waits to be resumed ("
+                    f"{out}: half-done work of another recipe waits to be resumed ("
                     + "; ".join(f"{key} {value}" for key, value in changed.items())
                     + "); repeat that command, or start afresh with --fresh"
                 )
@@ -199,7 +219,7 @@ def _build(
         verify(found)
         log.info("%s: up to date", final.name)
         return found
-    scratch = work / f"{recipe.stage}-{recipe.fingerprint[:12]}"
+    scratch = work / recipe.scratch
     for other in work.glob(f"{recipe.stage}-*"):
         if other != scratch:
             shutil.rmtree(other)
@@ -325,7 +345,7 @@ def _hash(value: object) -> str:
 def _recipe_row(recipe: Recipe) -> dict[str, Any]:
     # through JSON, so that a recipe compares equal to one read back from a manifest
     row = {"version": recipe.version, "settings": recipe.settings, "providers": recipe.providers,
-           "inputs": recipe.inputs}  # fmt: skip
+           "inputs": recipe.inputs, "libraries": recipe.libraries}  # fmt: skip
     return json.loads(json.dumps(row, default=str))
 
 
@@ -334,11 +354,22 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, st
     changed: dict[str, str] = {}
     if old.get("version") != new["version"]:
         changed["version"] = f"{old.get('version')} → {new['version']}"
-    for part in ("settings", "providers", "inputs"):
-        before, after = old.get(part, {}), new[part]
+    for part in ("settings", "providers", "inputs", "libraries"):
+        before, after = _flat(old.get(part, {})), _flat(new[part])
         for key in sorted({*before, *after}):
             if before.get(key) != after.get(key):
                 shown = "changed" if part == "inputs" else (
                     f"{visible(before.get(key), 40)} → {visible(after.get(key), 40)}")  # fmt: skip
                 changed[f"{part}.{key}"] = shown
     return changed
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings inside settings by their whole names: ``training.seed``."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

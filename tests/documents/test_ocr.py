@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from embedtune.documents import ocr as ocr_module
 from embedtune.documents.boxes import Box, confidence_of, lines_of
 from embedtune.documents.ocr import find_engine, read_image, tesseract_lines
-from embedtune.documents.pdf import read_pdf
+from embedtune.documents.pdf.reader import read_pdf
 from embedtune.documents.read import DocumentSettings, Reading, read_documents
 from embedtune.documents.reading import Broken, Ocr, Part, Seen, SeenLine
 from embedtune.errors import ConfigError, NothingUsable

@@ -279,9 +279,9 @@ def test_damaged_checkpoint_is_set_aside_and_the_older_one_used(tmp_path, damage
 def test_auto_values_follow_the_data():
     settings = TrainingSettings(device="cpu")
     assert plan_training(settings, 500, 384).epochs == 4
-    assert plan_training(settings, 1500, 384).epochs == 3
+    assert plan_training(settings, 4999, 384).epochs == 4
     assert plan_training(settings, 5000, 384).epochs == 2
-    assert plan_training(settings, 50_000, 384).epochs == 1
+    assert plan_training(settings, 20_000, 384).epochs == 1
     plan = plan_training(settings, 20, 384)
     assert (plan.batch_size, plan.dimensions) == (10, (384, 256, 128, 64))
     sizes = {n: plan_training(settings, 500, 384, negatives=n) for n in (0, 1, 2, 4, 9, 50)}

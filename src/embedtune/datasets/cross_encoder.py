@@ -1,4 +1,4 @@
-"""A cross-encoder's opinion of negatives: does one of them answer the query after all?"""
+"""Cross-encoders, and their opinion of negatives: does one of them answer the query after all?"""
 
 import functools
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from embedtune.datasets.negatives import Check, Doubt
+from embedtune.embed.checks import read_json_object
+from embedtune.embed.models import ResolvedModel, resolve_model
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import visible
 
@@ -26,10 +28,12 @@ def cross_encoder_check(model: str, *, device: str | None = None) -> Check:
         device: As torch names it; None: the best there is.
 
     Raises (when asked):
-        ConfigError: There is no such model, or it gives more than one number a pair.
+        ConfigError, ServiceError: See ``load_cross_encoder``.
         IntegrityError: Its numbers are none.
     """
-    loaded = functools.cache(functools.partial(_load, model, device))
+    loaded = functools.cache(
+        functools.partial(load_cross_encoder, model, device, "negatives.check")
+    )
 
     def check(doubts: Sequence[Doubt]) -> list[frozenset[int] | None]:
         import torch
@@ -58,19 +62,52 @@ def cross_encoder_check(model: str, *, device: str | None = None) -> Check:
     return check
 
 
-def _load(name: str, device: str | None) -> Any:
+def load_cross_encoder(name: str, device: str | None, setting: str) -> Any:
+    """The sentence-transformers CrossEncoder of that name or folder.
+
+    Args:
+        setting: Where the user named it; messages begin with it.
+
+    Raises:
+        ConfigError: There is no such model, it is no cross-encoder, or it gives more than one
+            number a pair.
+        ServiceError: It is not here, and the hub cannot be reached.
+    """
     from sentence_transformers import CrossEncoder
 
+    resolved = find_cross_encoder(name, setting)
     try:
-        model = CrossEncoder(name, device=device)
-    except (OSError, ValueError) as error:
+        model = CrossEncoder(str(resolved.path), device=device, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"negatives.check: {visible(name)} cannot be loaded as a cross-encoder: "
-            f"{visible(error)}"
+            f"{setting}: {visible(name)} cannot be loaded as a cross-encoder: {visible(error)}"
         ) from error
     if model.num_labels != 1:
         raise ConfigError(
-            f"negatives.check: {visible(name)} gives {model.num_labels} numbers a pair; a "
+            f"{setting}: {visible(name)} gives {model.num_labels} numbers a pair; a "
             "cross-encoder for relevance gives one"
         )
     return model
+
+
+def find_cross_encoder(name: str, setting: str) -> ResolvedModel:
+    """Where it is; told from an embedding model, which would load with a head of random numbers,
+    by its configuration alone.
+
+    Raises:
+        ConfigError, ServiceError: As ``load_cross_encoder``.
+    """
+    try:
+        resolved = resolve_model(name)
+    except ConfigError as error:
+        raise ConfigError([f"{setting}: {fault}" for fault in error.faults]) from error
+    file = resolved.path / "config.json"
+    kinds = read_json_object(file).get("architectures") if file.is_file() else None
+    if (resolved.path / "1_Pooling").is_dir() or (
+        isinstance(kinds, list) and any(str(kind).endswith("Model") for kind in kinds)
+    ):
+        raise ConfigError(
+            f"{setting}: {visible(name)} is an embedding model; a cross-encoder reads query and "
+            "passage together and gives one number, e.g. cross-encoder/ms-marco-MiniLM-L6-v2"
+        )
+    return resolved

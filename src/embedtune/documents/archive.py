@@ -12,8 +12,8 @@ import zlib
 from typing import Any, BinaryIO
 
 from embedtune.decode import Undecodable, decode
+from embedtune.documents.office.package import MOST_ENTRIES, MOST_RATIO
 from embedtune.documents.opening import check_size, check_unchanged, opened
-from embedtune.documents.package import MOST_ENTRIES, MOST_RATIO
 from embedtune.documents.reading import Broken, Task
 
 MOST_BYTES = 20_000_000_000  # expanded, of all members

@@ -101,7 +101,7 @@ def read_image(data: bytes, ocr: Ocr) -> Part:
     Raises:
         Broken: Not a picture, or no text could be found in it.
     """
-    from embedtune.documents.pdf import read_scan
+    from embedtune.documents.pdf.reader import read_scan
 
     return read_scan(getattr(_opened_image(data), "n_frames", 1), ocr)
 

@@ -85,7 +85,7 @@ def _parts(data: bytes, task: Task, ask: Ask | None) -> Iterable[Part | Reject]:
     broken, tables = task.broken_bytes, task.tables
     match task.kind:
         case "pdf":
-            from embedtune.documents.pdf import read_pdf
+            from embedtune.documents.pdf.reader import read_pdf
 
             yield read_pdf(data, task.password, _ocr(task, ask), tables=tables)
         case "image":
@@ -93,21 +93,21 @@ def _parts(data: bytes, task: Task, ask: Ask | None) -> Iterable[Part | Reject]:
 
             yield read_image(data, _ocr(task, ask))
         case "docx":
-            from embedtune.documents.office import read_docx
+            from embedtune.documents.office.docx import read_docx
 
             yield read_docx(data, tables=tables)
         case "pptx":
-            from embedtune.documents.slides import read_pptx
+            from embedtune.documents.office.slides import read_pptx
 
             yield read_pptx(data)
         case "xlsx":
+            from embedtune.documents.office.sheets import read_xlsx
             from embedtune.documents.rows import Columns
-            from embedtune.documents.sheets import read_xlsx
 
             columns = Columns.of(task.columns)
             yield from read_xlsx(data, tables=tables, columns=columns)
         case "epub":
-            from embedtune.documents.epub import read_epub
+            from embedtune.documents.office.epub import read_epub
 
             yield read_epub(data, tables=tables)
         case "html":

@@ -110,6 +110,10 @@ def dimension_in(folder: Path) -> int | None:
     when it does not say."""
     dimension = None
     for module, kind in _modules(folder, required=False):
+        if kind.endswith(".StaticEmbedding") and (module / "model.safetensors").is_file():
+            tensors = safetensors_header(module / "model.safetensors")
+            shape = tensors.get("embedding.weight", {}).get("shape", ())
+            dimension = shape[1] if len(shape) == 2 else None
         if not kind.endswith((".Pooling", ".Dense")) or not (module / "config.json").is_file():
             continue
         config = read_json_object(module / "config.json")

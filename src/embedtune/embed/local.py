@@ -12,6 +12,7 @@ from embedtune.embed.checks import read_json_object
 from embedtune.embed.loading import load_resolved
 from embedtune.embed.models import ResolvedModel, resolve_model
 from embedtune.embed.packed import Packed, packable
+from embedtune.embed.tokens import NO_LIMIT
 from embedtune.errors import ConfigError, ResourceError
 from embedtune.files import clean_text
 from embedtune.records import Progress, Role, no_progress
@@ -70,7 +71,7 @@ class LocalEmbedder:
 
     @property
     def max_tokens(self) -> int:
-        return int(self.model.max_seq_length or 512)
+        return longest_of(self.model)
 
     @functools.cached_property
     def similarity(self) -> Similarity:
@@ -106,13 +107,19 @@ class MemoryEmbedder:
         self._precision = precision
         self._batch_size = batch_size
         self.dimension = dimension_of(model)
-        self.max_tokens = int(model.max_seq_length or 512)
+        self.max_tokens = longest_of(model)
         self.similarity: Similarity = _known_similarity(model.similarity_fn_name)
 
     def embed(self, texts: Sequence[str], role: Role) -> Matrix:
         return encode(
             self.model, texts, role, batch_size=self._batch_size, precision=self._precision
         )
+
+
+def longest_of(model: "SentenceTransformer") -> int:
+    """Tokens of a text that ``model`` reads; static models read all."""
+    longest = model.max_seq_length or 512
+    return min(longest, NO_LIMIT)
 
 
 def dimension_of(model: "SentenceTransformer") -> int:

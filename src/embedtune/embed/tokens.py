@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from embedtune.errors import ConfigError, IntegrityError
 
 NO_LIMIT = 1_000_000  # tokenizers write 10**30 for "not known"
+STATIC = ".StaticEmbedding"  # type of a module
 BLOCK = 20_000  # characters given to a tokenizer at once: memory stays flat on huge texts
 
 
@@ -179,7 +180,12 @@ def _transformer_folder(model: Path) -> Path:
 
 
 def _max_tokens(model: Path, folder: Path) -> int:
-    """What sentence-transformers' file says, else the smaller of tokenizer's and model's."""
+    """What sentence-transformers' file says, else the smaller of tokenizer's and model's; static
+    models read texts of any length."""
+    modules = _json(model / "modules.json")
+    first = modules[0] if isinstance(modules, list) and modules else {}
+    if isinstance(first, dict) and str(first.get("type")).endswith(STATIC):
+        return NO_LIMIT
     sentence = _json(folder / "sentence_bert_config.json") or _json(
         model / "sentence_bert_config.json"
     )

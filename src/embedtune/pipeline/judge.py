@@ -53,6 +53,7 @@ def judge(
     removed: bool = True,
     embedder_of: Callable[[System], Embedder] = open_embedder,
     others: Sequence[System] = (),
+    unreadable: bool = False,
 ) -> Judgement:
     """Measure on ``split`` and decide. All choices are made on dev; test is scored once.
 
@@ -64,6 +65,8 @@ def judge(
         affected: Test queries with near-duplicates in the training split.
         removed: Whether the training pairs concerned were left out of training.
         others: Systems that are measured and shown, and decide nothing.
+        unreadable: One of them cannot read the text; where it tells none apart it scores as
+            chance does.
     """
     evaluator = Evaluator(
         data,
@@ -71,7 +74,8 @@ def judge(
         groups=groups,
         near_duplicates=near_duplicates,
         embedder_of=embedder_of,
-        allow_collapsed=candidate is None,  # a base that cannot read the text gets its verdict
+        # a base that cannot read the text gets its verdict
+        allow_collapsed=candidate is None or unreadable,
     )
     queries = evaluator.queries(split)
     choice = choose(evaluator, [candidate or base], base, rivals)

@@ -5,10 +5,12 @@ from typing import Any
 
 from embedtune.config import RunSettings
 from embedtune.datasets.formats import LabelledRow, PairRow, Row, ScoredRow
-from embedtune.errors import NothingUsable
+from embedtune.errors import ConfigError, IntegrityError, NothingUsable
+from embedtune.files import visible
 from embedtune.records import Pair, RetrievalSet, content_id
+from embedtune.training.builders import Teacher
 from embedtune.training.examples import Examples, from_labelled, from_pairs, from_scored
-from embedtune.training.losses import LOSSES
+from embedtune.training.losses import LOSSES, RANKED, check_loss
 from embedtune.training.plan import TrainingSettings
 
 
@@ -39,14 +41,31 @@ def own_examples(
 ) -> Examples:
     """The train rows as they came, where a loss for their format trains them; else ``pairs``.
 
-    Scored pairs and labelled texts are learnt as such, unless ``training.loss`` names a loss that
-    needs pairs: then from the pairs that their judgements give.
+    Scored pairs and labelled texts are learnt as such, unless ``training.loss`` names a loss for
+    pairs: then from the pairs that their judgements give.
     """
     if rows and not isinstance(rows[0], PairRow):
         own = examples_of("train", rows)
-        if training.loss == "auto" or own.format in LOSSES[training.loss].formats:
+        fits = RANKED if training.loss == "auto" else LOSSES[training.loss].formats
+        if training.loss == "auto" or own.format in fits or not set(fits) & set(RANKED):
             return own
     return from_pairs("train", pairs)
+
+
+def check_fits(rows: Sequence[Row], training: TrainingSettings, *, negatives: bool) -> None:
+    """Refuse a loss that the data will not fit, before anything is done with a model.
+
+    Args:
+        rows: The train rows as they came, none of a BEIR folder.
+        negatives: Whether the pairs will have some.
+
+    Raises:
+        ConfigError: It does not fit; names the losses that do.
+    """
+    if training.loss != "auto":
+        own = own_examples(rows, (), training)
+        format = "triplets" if own.format == "pairs" and negatives else own.format
+        check_loss(training.loss, format, own.labels)
 
 
 def examples_of(name: str, rows: Sequence[Row]) -> Examples:
@@ -123,3 +142,68 @@ def order_of_scores(rows: Sequence[ScoredRow]) -> Callable[[Any], float]:
         return found if np.isfinite(found) else 0.0
 
     return score
+
+
+def check_helpers(training: TrainingSettings) -> None:
+    """A guide and a teacher that are there and are what they should be; nothing is loaded.
+
+    Raises:
+        ConfigError: All faults found.
+        ServiceError: A name that is nowhere here, and the hub cannot be reached.
+    """
+    from embedtune.datasets.cross_encoder import find_cross_encoder
+    from embedtune.embed.checks import check_model_folder
+    from embedtune.embed.models import resolve_model
+
+    faults: list[str] = []
+    if training.guide:
+        try:
+            found = resolve_model(training.guide)
+            check_model_folder(found.path, modules_required=not found.source.startswith("hub"))
+        except ConfigError as error:
+            faults += [f"training.guide: {fault}" for fault in error.faults]
+    if training.teacher:
+        try:
+            find_cross_encoder(training.teacher, "training.teacher")
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+
+
+def open_teacher(training: TrainingSettings, device: str) -> Teacher | None:
+    """The cross-encoder that teaches the chosen loss, None where it needs none.
+
+    Scores are the model's own numbers, before any sigmoid. A query and a passage are judged once,
+    however many trainings ask for them.
+
+    Raises:
+        ConfigError, ServiceError: It cannot be loaded.
+        IntegrityError (when asked): A score is not finite.
+    """
+    name = training.teacher
+    if name is None or training.loss == "auto" or LOSSES[training.loss].needs != "teacher":
+        return None
+    import numpy as np
+    import torch
+
+    from embedtune.datasets.cross_encoder import BATCH, load_cross_encoder
+
+    model = load_cross_encoder(name, device, "training.teacher")
+    known: dict[tuple[str, str], float] = {}
+
+    def scores(queries: Sequence[str], passages: Sequence[str]) -> list[float]:
+        asked = list(zip(queries, passages, strict=True))
+        if new := [pair for pair in dict.fromkeys(asked) if pair not in known]:
+            found = model.predict(
+                new, batch_size=BATCH, show_progress_bar=False, activation_fn=torch.nn.Identity()
+            )
+            found = np.asarray(found, np.float64)
+            if not np.isfinite(found).all():
+                raise IntegrityError(
+                    f"training.teacher: {visible(name)} gives NaN or infinite scores"
+                )
+            known.update(zip(new, found.tolist(), strict=True))
+        return [known[pair] for pair in asked]
+
+    return scores

@@ -15,7 +15,12 @@ from embedtune.evaluation.systems import open_embedder, parse_system, parse_syst
 from embedtune.files import read_json, visible
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
-from embedtune.pipeline.material import further_examples, training_pairs
+from embedtune.pipeline.material import (
+    check_fits,
+    check_helpers,
+    further_examples,
+    training_pairs,
+)
 from embedtune.pipeline.mine import FILE as NEGATIVES_FILE
 from embedtune.pipeline.mine import chosen, load_against, mine_into
 from embedtune.pipeline.preflight import (
@@ -31,6 +36,7 @@ from embedtune.pipeline.recipes import (
     query_recipe,
     read_recipe,
     split_recipe,
+    training_libraries,
 )
 from embedtune.pipeline.steps import (
     Step,
@@ -42,6 +48,14 @@ from embedtune.pipeline.steps import (
 )
 from embedtune.pipeline.stored import Dataset, load_chunks, load_given, load_rejects
 from embedtune.pipeline.tune import FACTS, Against, tune, unreadable
+from embedtune.pipeline.untrained import (
+    FOLDER,
+    best_untuned,
+    is_static,
+    label_of,
+    opener,
+    tokens_of,
+)
 from embedtune.queries import Preview
 from embedtune.records import Chunk, Counts, Reject, unusable
 from embedtune.results import SystemScores
@@ -74,10 +88,8 @@ def read_into(paths: Sequence[Path], out: Path, settings: RunSettings, console: 
 
 def chunk_into(documents: Path, out: Path, settings: RunSettings, console: Console) -> Part:
     """``embedtune chunk``: chunks.jsonl in ``out``; the documents are kept beside them."""
-    from embedtune.embed.tokens import load_tokens
-
     source = _left_by("read", documents, "documents.jsonl")
-    tokens = load_tokens(settings.model.base[0])
+    tokens = tokens_of(settings.model.base[0])
     check_length(settings, settings.model.base[0])
     recipe = chunk_recipe(settings, source.digest, tokens.name)
 
@@ -166,27 +178,34 @@ def train_into(
 ) -> TrainedModel:
     """``embedtune train``: a model folder ``out`` from the train and dev qrels of a BEIR folder.
 
+    Of several processes that were started together, all but the first encode for it and then
+    exit.
+
     Raises:
         ConfigError: The base's tokenizer does not know the text, among others.
         IntegrityError: A leak; or half-done training on other data waits in ``out``.
     """
     from embedtune.datasets.formats import check_trainable
-    from embedtune.embed.models import resolve_model
-    from embedtune.embed.tokens import load_tokens
+    from embedtune.training import ranks
     from embedtune.training.plain import validate_trainer_fields
 
-    resolved = resolve_model(base)
+    if ranks.rank():
+        ranks.help_out()
+        raise SystemExit
+    label = label_of(base) if not is_static(base) else ""
     check_model(base, settings)
     check_evaluation(settings)
     check_device(settings.training)
+    check_helpers(settings.training)
     if settings.training.trainer:
         validate_trainer_fields(settings.training.trainer)
     given = _given(data, settings, strict=strict)
     own = chosen(settings.negatives, given)
+    rows = given.examples.get("train", ())
     if given.examples:
-        rows = given.examples.get("train", ())
         check_trainable(rows, str(data), settings.training.batch_size)
-    note = unreadable(given.data.chunks, load_tokens(base), base)
+    check_fits(rows, settings.training, negatives=own.method != "none")
+    note = unreadable(given.data.chunks, tokens_of(base), base)
     if note and not settings.training.allow_unknown_tokens:
         raise ConfigError(note)
     for line in given.notes:
@@ -201,8 +220,9 @@ def train_into(
             "evaluation": plain(settings.evaluation, "rivals"),
             "negatives": plain(own),
         },
-        {"base": resolved.label},
+        {"base": label or label_of(base)},
         {"data": train_digest(given)},
+        training_libraries(),
     )
 
     def build(folder: Path) -> Mapping[str, Any]:
@@ -227,17 +247,22 @@ def train_into(
             against=against,
             rows=given.examples,
             further=further,
+            hold=False,
         )
         (folder / "work" / NEGATIVES_FILE).unlink(missing_ok=True)
         for path in tuned.model.iterdir():
             path.rename(folder / path.name)
         for name in ("history.jsonl", "merge.json"):
             (folder / "work" / name).rename(folder / name)
+        if (events := folder / "work" / "tensorboard").exists():
+            events.rename(folder / events.name)
+        shutil.rmtree(folder / "work" / FOLDER, ignore_errors=True)
         tuned.model.rmdir()
         (folder / "work").rmdir()
         return tuned.facts()
 
-    done = build_folder(out, recipe, build, fresh=fresh)
+    with ranks.lead():
+        done = build_folder(out, recipe, build, fresh=fresh)
     facts = {"model": str(out), "base": base, "metric": metric, "left_out": len(given.left_out),
              **done.facts}  # fmt: skip
     return TrainedModel(facts, unusable(given.rejects))
@@ -260,7 +285,8 @@ def _mine(
         chat = open_recorded_chat(settings, store) if store else None
 
         def open_base() -> Any:
-            return _cached(vectors, console)(local(base, base))
+            open_system = opener(settings, given.data.chunks, _cached(vectors, console))
+            return open_system(local(base, base))
 
         return mine_into(given, folder, open_base, chat, settings, console)
 
@@ -402,19 +428,34 @@ def compare_models(
     given = _given(data, settings, strict=strict)
     for line in given.notes:
         console.say(f"  {line}")
+    own, others = settings.evaluation, []
     with Store(_vector_store()) as store:
+        open_system = opener(settings, given.data.chunks, _cached(store, console))
+        if base_system.label == base:
+            base_system = local(base, "base")
+        tokens = tokens_of(base_system.model)
+        if is_static(base_system.model):
+            others = [local(base_system.model, base_system.label)]
+            own = own.model_copy(update={"probe": "none"})  # it began with nothing to forget
+            tokens = load_tokens(tuned_system.model)
+            evaluator = Evaluator(
+                given.data, own, near_duplicates=given.twins, embedder_of=open_system
+            )
+            base_system = best_untuned(given.data, evaluator, others)
+            console.say(f"  {base_system.label}, the best untuned system on dev, is the base")
         judgement = judge(
             given.data,
-            local(base, "base") if base_system.label == base else base_system,
+            base_system,
             local(tuned, "tuned") if tuned_system.label == tuned else tuned_system,
             split=split,
-            settings=settings.evaluation,
-            rivals=parse_systems(settings.evaluation.rivals),
-            tokens=load_tokens(base_system.model),
+            settings=own,
+            rivals=parse_systems(own.rivals),
+            tokens=tokens,
             near_duplicates=given.twins,
             affected=given.affected,
             removed=_trained_without_leaks(Path(tuned_system.model), given),
-            embedder_of=_cached(store, console),
+            embedder_of=open_system,
+            others=others,
         )
     return Comparison(judgement, given.notes, unusable(given.rejects))
 

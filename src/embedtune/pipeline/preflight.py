@@ -1,6 +1,7 @@
 """Everything that can be known to be wrong before anything is spent."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from embedtune.documents.ocr import find_engine
 from embedtune.errors import ConfigError
 from embedtune.evaluation.systems import open_embedder, parse_systems
 from embedtune.files import visible
+from embedtune.pipeline.material import check_fits, check_helpers
+from embedtune.pipeline.untrained import check_static, is_static, tokens_of
 from embedtune.training.plan import TrainingSettings
 
 
@@ -52,6 +55,10 @@ def preflight(settings: RunSettings) -> None:
             check(check_length, settings, name)
     check(check_evaluation, settings)
     check(check_device, settings.training)
+    check(check_helpers, settings.training)
+    if settings.data is None:
+        mined = settings.negatives.method not in ("auto", "none")
+        check(partial(check_fits, (), settings.training, negatives=mined))
     if settings.training.trainer:
         from embedtune.training.plain import validate_trainer_fields
 
@@ -88,6 +95,9 @@ def check_model(name: str, settings: RunSettings) -> None:
     from embedtune.embed.models import resolve_model
     from embedtune.training.plan import matryoshka_dimensions
 
+    if is_static(name):
+        check_static(name, settings.training)
+        return
     resolved = resolve_model(name)
     check_model_folder(resolved.path, modules_required=not resolved.source.startswith("hub"))
     dimension = dimension_in(resolved.path)
@@ -135,9 +145,7 @@ def check_device(training: TrainingSettings) -> None:
 
 def check_length(settings: RunSettings, model: str) -> None:
     """Refuse chunks that the model would not see to their end."""
-    from embedtune.embed.tokens import load_tokens
-
-    wanted, max_tokens = settings.chunks.tokens, load_tokens(model).max_tokens
+    wanted, max_tokens = settings.chunks.tokens, tokens_of(model).max_tokens
     if wanted != "auto" and wanted > max_tokens:
         raise ConfigError(
             f"chunks.tokens: {wanted} is more than the {max_tokens} tokens {model} reads: it would "

@@ -11,7 +11,7 @@ from embedtune.datasets.negatives import NegativeSettings
 from embedtune.documents.ocr import find_engine
 from embedtune.files import sha256_of
 from embedtune.llm.recorded import RecordedChat
-from embedtune.run import Recipe
+from embedtune.run import Recipe, versions
 from embedtune.settings import Settings
 from embedtune.store import Store
 
@@ -128,6 +128,11 @@ def open_recorded_chat(settings: RunSettings, store: Store) -> RecordedChat | No
     if queries.source != "llm" and not labels and not judges:
         return None
     return RecordedChat(open_chat(llm), store, llm)
+
+
+def training_libraries() -> dict[str, str]:
+    """Versions of those that decide the bits of trained weights."""
+    return versions("torch", "transformers", "sentence-transformers")
 
 
 def plain(settings: Settings, *without: str) -> dict[str, Any]:

@@ -138,7 +138,10 @@ def _training(run: Path, stage: StageFolder) -> dict[str, Any]:
             alpha=facts["alpha"],
             pairs=plan["pairs"],
             seconds=stage.manifest["seconds"],
-            settings=plan,
+            settings={
+                **{f"loss of {own['data']}": own["loss"] for own in facts.get("losses", ())},
+                **plan,
+            },
         )
         known["seeds"] = {"training": stage.manifest["recipe"]["settings"]["training"]["seed"]}
     return known

@@ -32,6 +32,7 @@ from embedtune.pipeline.recipes import (
     query_recipe,
     read_recipe,
     split_recipe,
+    training_libraries,
 )
 from embedtune.pipeline.report import write_report
 from embedtune.pipeline.review import DECISIONS
@@ -57,12 +58,23 @@ from embedtune.pipeline.stored import (
     TRAINING,
     Dataset,
     has_unusable,
+    load_chunks,
     load_dataset,
     load_given,
     load_judgement,
     save_judgement,
 )
 from embedtune.pipeline.tune import Against, tune, unreadable
+from embedtune.pipeline.untrained import (
+    FOLDER,
+    STATIC,
+    best_untuned,
+    instead,
+    is_static,
+    label_of,
+    opener,
+    tokens_of,
+)
 from embedtune.queries import Preview
 from embedtune.run import Recipe, RunDirectory, StageFolder
 from embedtune.store import Store
@@ -226,9 +238,7 @@ class _Stages:
         return self.directory.stage(DOCUMENTS, recipe, build)
 
     def chunks(self, documents: StageFolder) -> StageFolder:
-        from embedtune.embed.tokens import load_tokens
-
-        tokens = load_tokens(self.settings.model.base[0])
+        tokens = tokens_of(self.settings.model.base[0])
         recipe = chunk_recipe(self.settings, documents.digest, tokens.name)
 
         def build(folder: Path) -> dict[str, Any]:
@@ -266,23 +276,19 @@ class _Stages:
     def filtered(
         self, documents: StageFolder, chunks: StageFolder, queries: StageFolder
     ) -> StageFolder:
-        from embedtune.embed.models import resolve_model
-        from embedtune.embed.tokens import load_tokens
-
         base = self.settings.model.base[0]
         chat = open_recorded_chat(self.settings, self.answers)
         decisions = self.settings.run / DECISIONS
         recipe = filter_recipe(
-            self.settings, chunks.digest, queries.digest, resolve_model(base).label, chat,
-            decisions,
+            self.settings, chunks.digest, queries.digest, label_of(base), chat, decisions,
         )  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
             self.console.say("filtering queries")
             step = filter_step(
-                documents.path, chunks.path, queries.path, folder, load_tokens(base),
-                lambda: self._embedder(local(base, base)), chat, decisions, self.settings,
-                self.console,
+                documents.path, chunks.path, queries.path, folder, tokens_of(base),
+                lambda: self._opener(load_chunks(chunks.path))(local(base, base)), chat,
+                decisions, self.settings, self.console,
             )  # fmt: skip
             return step.facts()
 
@@ -324,9 +330,7 @@ class _Stages:
 
     def audit(self, dataset: StageFolder) -> StageFolder:
         """What is wrong with the data set, told before anything is trained on it."""
-        from embedtune.embed.tokens import load_tokens
-
-        tokens = load_tokens(self.settings.model.base[0])
+        tokens = tokens_of(self.settings.model.base[0])
         recipe = Recipe("audit", 1, {}, {"tokenizer": tokens.name}, {"dataset": dataset.digest})
 
         def build(folder: Path) -> dict[str, Any]:
@@ -341,8 +345,6 @@ class _Stages:
 
     def negatives(self, dataset: StageFolder) -> StageFolder | None:
         """Negatives for training, where the settings or the data have some."""
-        from embedtune.embed.models import resolve_model
-
         loaded = load_dataset(dataset.path)
         own = chosen(self.settings.negatives, loaded)
         if own.method == "none":
@@ -350,23 +352,20 @@ class _Stages:
         base = self.settings.model.base[0]
         asked = own.check == "llm"
         chat = open_recorded_chat(self.settings, self.answers) if asked else None
-        recipe = negatives_recipe(own, dataset.digest, resolve_model(base).label, chat)
+        recipe = negatives_recipe(own, dataset.digest, label_of(base), chat)
 
         def build(folder: Path) -> dict[str, Any]:
             self.console.say(f"finding negatives with {base}")
             account = mine_into(
-                loaded, folder, lambda: self._embedder(local(base, base)), chat, self.settings,
-                self.console,
+                loaded, folder, lambda: self._opener(loaded.data.chunks)(local(base, base)), chat,
+                self.settings, self.console,
             )  # fmt: skip
             return account_facts(account)
 
         return self.directory.stage(NEGATIVES, recipe, build)
 
     def training(self, dataset: StageFolder, negatives: StageFolder | None) -> StageFolder:
-        from embedtune.embed.models import resolve_model
-        from embedtune.embed.tokens import load_tokens
-
-        bases = [resolve_model(name) for name in self.settings.model.base]
+        bases = self.settings.model.base
         recipe = Recipe(
             "train",
             1,
@@ -374,24 +373,30 @@ class _Stages:
                 "training": plain(self.settings.training),
                 "evaluation": plain(self.settings.evaluation, "rivals"),
             },
-            {f"base {place}": base.label for place, base in enumerate(bases)},
+            {f"base {place}": label_of(base) for place, base in enumerate(bases)},
             {"dataset": dataset.digest, "negatives": negatives.digest if negatives else ""},
+            training_libraries(),
         )  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
             loaded = load_dataset(dataset.path)
             name = self._best_base(loaded)
-            note = unreadable(loaded.data.chunks, load_tokens(name), name)
-            if note and not self.settings.training.allow_unknown_tokens:
-                self.console.say(note)
-                return {"base": name, "trained": False, "notes": [note]}
+            training, notes, unread = self.settings.training, [], ""
+            note = unreadable(loaded.data.chunks, tokens_of(name), name)
+            if note and not training.allow_unknown_tokens:
+                unread, name, training = name, STATIC, instead(training)
+                notes.append(f"{note}; a static model of the passages is trained instead")
+                self.console.say(notes[0])
+            if is_static(name):
+                notes.append("the static model knows the words and sentences of all passages, "
+                             "those of dev and test too (transductive)")  # fmt: skip
             tuned = tune(
                 loaded.data,
                 name,
                 folder,
                 near_duplicates=loaded.twins,
                 left_out=loaded.left_out,
-                training=self.settings.training,
+                training=training,
                 evaluation=self.settings.evaluation,
                 facts={"data": dataset.digest},
                 console=self.console,
@@ -399,7 +404,8 @@ class _Stages:
                 rows=loaded.examples,
                 further=further_examples(self.settings),
             )
-            return {"base": name, "trained": True, "notes": [], **tuned.facts()}
+            return {"base": name, "unreadable": unread, "trained": True, "notes": notes,
+                    **tuned.facts()}  # fmt: skip
 
         return self.directory.stage(TRAINING, recipe, build)
 
@@ -410,7 +416,7 @@ class _Stages:
             return names[0]
         evaluator = Evaluator(
             loaded.data, self.settings.evaluation, near_duplicates=loaded.twins,
-            embedder_of=self._embedder,
+            embedder_of=self._opener(loaded.data.chunks),
         )  # fmt: skip
         metric = self.settings.evaluation.metric
         scores = {}
@@ -423,7 +429,7 @@ class _Stages:
         from embedtune.embed.tokens import load_tokens
 
         facts = training.facts
-        settings = self.settings.evaluation
+        settings, names = self.settings.evaluation, self.settings.model.base
         recipe = Recipe(
             "evaluate", 1, plain(settings), {"base": facts["base"]},
             {"dataset": dataset.digest, "training": training.digest},
@@ -432,21 +438,38 @@ class _Stages:
         def build(folder: Path) -> dict[str, Any]:
             self.console.say("evaluating on the locked test split")
             loaded = load_dataset(dataset.path)
+            others = [
+                local(name, name) for name in names if name != facts["base"] and not is_static(name)
+            ]
+            base, own, reader = local(facts["base"], "base"), settings, facts["base"]
+            if is_static(reader):
+                # "base" is what the settings name, as ever; what is compared with dev chooses
+                begun = training.path / FOLDER
+                unread = facts["unreadable"]
+                others = [local(name, "base" if name == unread else name) for name in names
+                          if not is_static(name)]  # fmt: skip
+                others.append(local(begun, "untrained" if unread else "base"))
+                own = settings.model_copy(update={"probe": "none"})  # nothing general to forget
+                reader = str(training.path / "model")
+                evaluator = Evaluator(
+                    loaded.data, own, near_duplicates=loaded.twins, embedder_of=self._embedder,
+                    allow_collapsed=True,
+                )  # fmt: skip
+                base = best_untuned(loaded.data, evaluator, others)
             judgement = judge(
                 loaded.data,
-                local(facts["base"], "base"),
-                local(training.path / "model", "tuned") if facts["trained"] else None,
+                base,
+                local(training.path / "model", "tuned"),
                 split="test",
-                settings=settings,
+                settings=own,
                 rivals=parse_systems(settings.rivals),
-                tokens=load_tokens(facts["base"]),
+                tokens=load_tokens(reader),
                 near_duplicates=loaded.twins,
                 groups=loaded.groups,
                 affected=loaded.affected,
                 embedder_of=self._embedder,
-                others=[
-                    local(name, name) for name in self.settings.model.base if name != facts["base"]
-                ],
+                others=others,
+                unreadable=is_static(facts["base"]),
             )
             judgement = replace(
                 judgement, notes=(*judgement.notes, *facts["notes"]),
@@ -458,6 +481,9 @@ class _Stages:
             return {"verdict": judgement.verdict.verdict, "notes": list(judgement.notes)}
 
         return self.directory.stage(EVALUATION, recipe, build)
+
+    def _opener(self, chunks: Any) -> Any:
+        return opener(self.settings, chunks, self._embedder)
 
     def _embedder(self, system: System) -> Any:
         from embedtune.embed.recorded import RecordedEmbedder

@@ -17,6 +17,7 @@ from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
 from embedtune.pipeline.console import Console
 from embedtune.records import Pair, RetrievalSet
 from embedtune.retrieve.order import tie_breaker
+from embedtune.training.builders import Teacher
 from embedtune.training.examples import from_pairs
 from embedtune.training.merge import merge_curve
 from embedtune.training.plan import TrainingSettings, device_and_precision, plan_training
@@ -54,6 +55,7 @@ def find_recipe(
     evaluation: EvaluationSettings,
     minutes: float,
     console: Console,
+    teacher: Teacher | None = None,
 ) -> Chosen | None:
     """The best recipe for what ``training`` leaves ``auto``; None where there is too little data.
 
@@ -84,7 +86,7 @@ def find_recipe(
         key = (candidate, rung)
         if key not in known:
             known[key] = _trial(
-                candidate, rung, rungs[rung], base, work / "trial", excluded, training
+                candidate, rung, rungs[rung], base, work / "trial", excluded, training, teacher
             )
             _keep(work / FILE, base, known[key])
         done.append(known[key])
@@ -151,6 +153,7 @@ def _trial(
     work: Path,
     excluded: Callable[[str], frozenset[str]],
     training: TrainingSettings,
+    teacher: Teacher | None,
 ) -> Trial:
     """Train a candidate as the final model will be, and judge its merges with the base."""
     import time
@@ -175,6 +178,7 @@ def _trial(
         excluded=excluded,
         score=score,
         settings=settings,
+        teacher=teacher,
     )
     original, tuned, scratch = (
         load_sentence_transformer(path, device=device)

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from embedtune.files import write_json
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.material import (
     barred_by,
+    open_teacher,
     order_of_scores,
     own_examples,
     training_pairs,
 )
 from embedtune.pipeline.search import ENOUGH, FILE, find_recipe
+from embedtune.pipeline.untrained import FOLDER, is_static, untrained
 from embedtune.records import Chunk, Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
 from embedtune.results import SystemScores
-from embedtune.training.examples import Examples
+from embedtune.training.examples import Examples, from_pairs
 from embedtune.training.merge import (
     ALPHAS,
     MergePoint,
@@ -35,12 +37,13 @@ from embedtune.training.merge import (
 from embedtune.training.options import AS_IT_IS, ModelSettings
 from embedtune.training.plan import TrainingSettings
 from embedtune.training.sweep import Chosen
+from embedtune.training.tasks import ChosenLoss, choose_losses
 from embedtune.training.train import Trained, train
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_SHARE = 0.20
-SEARCH_MINUTES = 10.0
+SEARCH_MINUTES, SEARCH_PAIRS = 10.0, 1000  # by itself: so long, for so many pairs at most
 FACTS = "embedtune.json"  # in a model folder: where the model comes from
 
 
@@ -54,6 +57,7 @@ class Tuned:
     dev: float  # of the candidate
     curve: tuple[MergePoint, ...]  # empty when merging was off
     search: Chosen | None = None  # how the recipe was found, where it was looked for
+    losses: tuple[ChosenLoss, ...] = ()  # of each data set
 
     def facts(self) -> dict[str, Any]:
         """What a manifest keeps of it."""
@@ -61,6 +65,7 @@ class Tuned:
         return {
             "alpha": self.alpha,
             "dev": self.dev,
+            "losses": [asdict(chosen) for chosen in self.losses],
             "plan": asdict(trained.plan),
             "best_step": trained.best_step,
             "best_score": trained.best_score,
@@ -123,12 +128,12 @@ def tune(
     model: ModelSettings = AS_IT_IS,
     rows: Mapping[str, Sequence[Row]] = {},
     further: Sequence[Examples] = (),
+    hold: bool = True,
 ) -> Tuned:
     """Train ``base`` on the train split, merge, and leave the candidate in ``work/model``.
 
     Checkpoint and merge weight are chosen by the deciding metric on dev, over the whole corpus
-    (among scored pairs that are learnt as such by how well they are ordered); of the weights only
-    those that hold the general probe's gate, where one does.
+    (among scored pairs that are learnt as such by how well they are ordered).
 
     Args:
         near_duplicates: Pairs of chunk ids.
@@ -137,6 +142,7 @@ def tune(
         model: What the base becomes before it is trained.
         rows: The data as it came, by split, where it is not retrieval data.
         further: Data sets that are trained on beside.
+        hold: Choose among the weights that hold the general probe's gate, where one does.
         facts: Further entries for the model folder's ``embedtune.json``.
     """
     from embedtune.datasets.negatives import attach_negatives
@@ -158,8 +164,18 @@ def tune(
     )
     answers = {query: frozenset(chunks) for query, chunks in against.answers.items() if chunks}
 
-    own = own_examples(rows.get("train", ()), pairs, training)
+    static = is_static(base)
+    if static:  # without weights there is nothing general to forget
+        evaluation = evaluation.model_copy(update={"probe": "none"})
+    own = (
+        from_pairs("train", pairs)
+        if static
+        else own_examples(rows.get("train", ()), pairs, training)
+    )
     sets = [own, *further]
+    losses = () if static else tuple(choose_losses(sets, training))
+    for loss in losses:
+        console.say(f"loss of {loss.data}: {loss.why}")
     theirs = barred_by(further)
 
     def excluded(query: str) -> frozenset[str]:
@@ -169,7 +185,7 @@ def tune(
         return known | answers[query] if query in answers else known
 
     device, precision = device_and_precision(training)
-    quick = "bf16" if (device, precision) == ("cpu", "bf16") else "fp32"
+    quick = "bf16" if (device, precision) == ("cpu", "bf16") and not static else "fp32"
     evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
 
     scored = [row for row in rows.get("dev", ()) if isinstance(row, ScoredRow)]
@@ -180,7 +196,10 @@ def tune(
             return in_order(model)
         return evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
 
-    minutes = SEARCH_MINUTES if training.minutes == "auto" else training.minutes
+    teacher = None if static else open_teacher(training, device)
+    minutes = training.minutes
+    if minutes == "auto":
+        minutes = SEARCH_MINUTES if len(pairs) <= SEARCH_PAIRS else 0.0
     small = len(data.qrels.get("dev", {})) < ENOUGH
     work.mkdir(parents=True, exist_ok=True)
     chosen = find_recipe(
@@ -194,14 +213,17 @@ def tune(
         evaluation=evaluation,
         minutes=minutes,
         console=console,
-    ) if minutes and training.max_steps is None and own.pairs else None  # fmt: skip
+        teacher=teacher,
+    ) if minutes and training.max_steps is None and own.pairs and not static else None  # fmt: skip
     if chosen:
         training = chosen.candidate.settings(training)
     if training.keep == "auto":
         training = training.model_copy(update={"keep": "last" if small else "best"})
     what = " and ".join(f"{len(examples):,} {examples.format}" for examples in sets)
     console.say(f"training {base} on {what}")
-    trained = train(
+    trained = _train_static(
+        base, data, pairs, work, excluded, dev_score, training, console
+    ) if static else train(
         sets,
         base,
         work,
@@ -209,9 +231,10 @@ def tune(
         score=dev_score,
         settings=training,
         model_settings=model,
+        teacher=teacher,
         corpus=evaluator.corpus_size,
         progress=console.progress("training steps"),
-    )
+    )  # fmt: skip
     if training.merge == "off" or training.merge == 1:
         alpha, dev, curve = 1.0, trained.best_score, []
     else:
@@ -223,7 +246,7 @@ def tune(
         if training.merge == "auto":
             point, curve = _merged(
                 original, tuned, scratch, trained, evaluation, dev_score, console,
-                chosen.curve if chosen and small else (),
+                chosen.curve if chosen and small else (), hold,
             )  # fmt: skip
         else:
             merge_into(scratch, original, tuned, training.merge)
@@ -244,11 +267,45 @@ def tune(
     write_json(
         trained.model / FACTS,
         {"base": base, "alpha": alpha, "matryoshka_dims": list(trained.plan.dimensions),
-         "pairs": sum(map(len, sets)), **facts},
+         "pairs": sum(map(len, sets)), **({"transductive": True} if static else {}), **facts},
     )  # fmt: skip
     write_json(work / "merge.json", [asdict(point) for point in curve])
     (work / FILE).unlink(missing_ok=True)
-    return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen)
+    return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen, losses)
+
+
+def _train_static(
+    base: str,
+    data: RetrievalSet,
+    pairs: Sequence[Pair],
+    work: Path,
+    excluded: Any,
+    dev_score: Any,
+    training: TrainingSettings,
+    console: Console,
+) -> Trained:
+    """From no weights: the untrained model is left in ``work/untrained``, the trained beside."""
+    from embedtune.training.static_train import train_static
+
+    queries = [pair.anchor for pair in pairs]
+    begin = work / FOLDER
+    if not (begin / "modules.json").is_file():
+        model = untrained(base, data.chunks, training.seed, queries)
+        shutil.rmtree(begin, ignore_errors=True)
+        aside = work / f".{FOLDER}"
+        shutil.rmtree(aside, ignore_errors=True)
+        model.save(str(aside), create_model_card=False)
+        aside.rename(begin)
+    return train_static(
+        pairs,
+        data.chunks,
+        begin,
+        work,
+        excluded=excluded,
+        score=dev_score,
+        settings=training,
+        progress=console.progress("training steps"),
+    )
 
 
 def _merged(
@@ -259,7 +316,8 @@ def _merged(
     evaluation: EvaluationSettings,
     dev_score: Any,
     console: Console,
-    folds: Sequence[tuple[float, float]] = (),
+    folds: Sequence[tuple[float, float]],
+    hold: bool,
 ) -> tuple[MergePoint, list[MergePoint]]:
     """The chosen point and the whole curve.
 
@@ -297,4 +355,14 @@ def _merged(
         result = forgetting(before, scores(alpha), prober)
         return result.loss, result.holds
 
-    return choose_alpha(curve, probe)
+    if hold:
+        return choose_alpha(curve, probe)
+    point, _ = choose_alpha(curve, None)
+    loss, holds = probe(point.alpha)
+    if not holds:
+        log.warning(
+            "the model loses %.3f on the general probe; `embedtune merge` takes it back towards "
+            "its base", loss,
+        )  # fmt: skip
+    told = replace(point, probe_loss=loss, holds=holds)
+    return told, [told if own is point else own for own in curve]

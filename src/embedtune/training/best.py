@@ -15,6 +15,7 @@ from embedtune.training.lora import save_plain
 log = logging.getLogger(__name__)
 
 DULL = 3  # steps without any loss
+NOTHING = 1e-9  # of a loss
 TRACKERS = {"tensorboard": "pip install 'embedtune[track]'", "trackio": "pip install trackio"}
 
 
@@ -59,6 +60,22 @@ def best_so_far(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {"step": 0, "score": -1.0, "folder": ""}
 
 
+def publish(folder: Path, final: Path) -> dict[str, Any]:
+    """Move the best model to ``final``; gives what ``best_so_far`` said of it."""
+    chosen = best_so_far(folder)
+    shutil.rmtree(final, ignore_errors=True)
+    (folder / chosen["folder"]).rename(final)
+    return chosen
+
+
+def take_back(folder: Path, final: Path) -> None:
+    """Undo ``publish`` where a kill came before checkpoints and ``folder`` were removed: what is
+    done again from the last checkpoint has to find the best model."""
+    name = best_so_far(folder)["folder"]
+    if name and final.is_dir() and not (folder / name).exists():
+        final.rename(folder / name)
+
+
 def patience_is_over(patience: int | None, best: Path, evaluated: Iterable[int]) -> bool:
     """Whether so many of the ``evaluated`` steps came after the best one."""
     if patience is None:
@@ -89,13 +106,22 @@ class Health:
                 f"step {step}{_batch(rows)}: the loss is {loss}; nothing is published. Lower "
                 f"training.learning_rate (now {self.learning_rate:g})"
             )
-        self.lively = self.lively or abs(loss) >= 1e-9
+        self.lively = self.lively or abs(loss) >= NOTHING
         self.dull += 1
         if not self.lively and self.dull >= DULL:
             raise IntegrityError(
                 f"step {step}: the loss has been 0 for {DULL} steps, so nothing is learnt: all "
                 "passages of a batch answer each of its queries (copies?), or the weights "
                 "are frozen"
+            )
+
+    def check_gradient(self, step: int, norm: float, rows: Sequence[int] = ()) -> None:
+        """Raises IntegrityError where the gradient's ``norm`` is not finite, before it can reach
+        a weight."""
+        if not math.isfinite(norm):
+            raise IntegrityError(
+                f"step {step}{_batch(rows)}: the gradient is {norm}; nothing is published. Lower "
+                f"training.learning_rate (now {self.learning_rate:g})"
             )
 
 

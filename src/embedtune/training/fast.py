@@ -1,25 +1,26 @@
 """The fast engine, for encoders that the flat forward knows.
 
 A step encodes each distinct text of its batch once, all in one flat tensor without padding. The
-loss is any that needs vectors and labels alone. Where a batch has more tokens than memory allows,
-it is encoded in portions and its gradients are cached (GradCache, Gao et al. 2021,
-arXiv:2101.06983): the loss sees the whole batch all the same.
+loss is any that needs vectors and labels alone. Memory decides in how many ``portions`` that is
+done, and how many processes there are (``ranks``); the loss sees the whole batch all the same.
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 from embedtune.embed.packed import Packed
-from embedtune.errors import IntegrityError, ResourceError
 from embedtune.records import Progress
 from embedtune.training.best import BestModel, Health, History, check_finite, patience_is_over
 from embedtune.training.checkpoints import load_state, prune, save_state
 from embedtune.training.examples import Batch, Order, Task, role_of
+from embedtune.training.memory import told_when_full
 from embedtune.training.plan import Plan, TrainingSettings
+from embedtune.training.portions import Portions, ShortOfMemory, random_state, set_random_state
+from embedtune.training.ranks import Step, begin_with, divide, do_share, group, trained_weights
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def fit(
 
     Raises:
         IntegrityError: Loss, gradient, score or weights are not finite, or nothing is learnt.
-        ResourceError: Memory does not hold a single text's gradients.
+        ResourceError: Memory does not hold a single text's gradients, or the disk a checkpoint.
     """
     import torch
     from transformers import get_scheduler
@@ -65,11 +66,14 @@ def fit(
     parts = {
         "model": model, "losses": losses, "optimiser": optimiser, "scheduler": scheduler
     }  # fmt: skip
-    state = load_state(resume, parts) if resume else {"step": 0, "rows": [], "since": []}
+    state = {"step": 0, "rows": [], "since": [], "tokens_at_once": plan.tokens_at_once}
+    if resume:
+        state |= load_state(resume, parts)
     written = History(history, state["rows"], settings.report_to)
     since: list[float] = state["since"]  # losses since the last entry
     health = Health(plan.learning_rate)
-    stepper = Stepper(model, tasks, settings, plan)
+    # portions decide the order of sums: those of the training that goes on, whatever is free now
+    stepper = Stepper(model, tasks, settings, plan, state["tokens_at_once"], state["step"])
     per_epoch = plan.steps / plan.epochs
     model.train()
     for step, batch in enumerate(
@@ -80,11 +84,7 @@ def fit(
         norm = torch.nn.utils.clip_grad_norm_(
             [weights for part in (model, losses) for weights in part.parameters()], MAX_GRADIENT
         )
-        if not bool(torch.isfinite(norm)):
-            raise IntegrityError(
-                f"step {step}, rows {batch[1][:8]}: the gradient is {float(norm)}; nothing is "
-                f"published. Lower training.learning_rate (now {plan.learning_rate:g})"
-            )
+        health.check_gradient(step, float(norm), batch[1])
         since.append(loss)
         where = {"step": step, "epoch": round(step / per_epoch, 4)}
         if step % plan.log_every == 0 or step == plan.steps:
@@ -97,26 +97,41 @@ def fit(
         progress(step, plan.steps)
         if step % plan.evaluate_every == 0 or step == plan.steps:
             check_finite(model, step, batch[1])
-            written.add({**where, **keep_best(model, epoch=where["epoch"], steps=step)})
-            save_state(checkpoints, step, parts,
-                       {"step": step, "rows": written.rows, "since": since})  # fmt: skip
-            prune(checkpoints, keep=2)
+            with told_when_full(checkpoints, model):
+                written.add({**where, **keep_best(model, epoch=where["epoch"], steps=step)})
+                save_state(checkpoints, step, parts,
+                           {"step": step, "rows": written.rows, "since": since,
+                            "tokens_at_once": stepper.portions.budget})  # fmt: skip
+                prune(checkpoints, keep=2)
             if patience_is_over(settings.patience, keep_best.folder, written.evaluated):
                 break
     return written.rows
 
 
 class Stepper:
-    """Forward and backward of one batch, within the memory there is."""
+    """Forward and backward of one batch, within the memory there is, by all processes there are.
+
+    Args:
+        tokens_at_once: Most tokens whose activations are held, to begin with.
+        done: Steps that were done before.
+    """
 
     def __init__(
-        self, model: Any, tasks: Sequence[Task], settings: TrainingSettings, plan: Plan
+        self,
+        model: Any,
+        tasks: Sequence[Task],
+        settings: TrainingSettings,
+        plan: Plan,
+        tokens_at_once: int,
+        done: int,
     ) -> None:
-        self.packed = Packed(
-            model, precision=plan.precision, attention_dropout=settings.attention_dropout
-        )
+        dropout = settings.attention_dropout
+        self.packed = Packed(model, precision=plan.precision, attention_dropout=dropout)
+        self.portions = Portions(self.packed, tokens_at_once)
+        self.group, self.steps = group(), done
         self.model, self.tasks = model, tasks
-        self.budget = plan.tokens_at_once
+        self._weights = trained_weights(model)
+        begin_with(self.group, model, self.portions, plan.precision, dropout, settings.seed)
         self._ids: list[Sequence[int]] = []  # of each distinct text
         self._places = [self._place(task) for task in tasks]  # column by column, row by row
 
@@ -135,7 +150,7 @@ class Stepper:
         """The loss of a batch; gradients are added to the weights.
 
         Raises:
-            ResourceError: Memory ran out with one text at a time.
+            ResourceError: Memory ran out with one text at a time, or another process ended.
         """
         import torch
 
@@ -153,94 +168,20 @@ class Stepper:
             features = [{"sentence_embedding": vectors.index_select(0, take)} for take in takes]
             return task.loss(features, labels)
 
+        shares = divide(sequences, self.group.size)
         while True:
             begin = random_state()
+            self.group.say(Step(self.steps, shares))
+            self.group.same_weights(self._weights)
             try:
-                return backward_in_portions(self.packed, sequences, loss_of, self.budget)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                longest = max(map(len, sequences))
-                if self.budget <= longest:
-                    raise ResourceError(
-                        f"out of memory with one text of {longest} tokens at a time; lower "
-                        "chunks.tokens or model.max_length and run the same command again"
-                    ) from error
-            # outside of the handler, so that what the failed try held is free
-            for weights in chain(self.model.parameters(), task.loss.parameters()):
-                weights.grad = None
-            set_random_state(begin)
-            self.budget = max(longest, min(self.budget, sum(map(len, sequences))) // 2)
-            log.warning("memory is short: going on with %d tokens at a time", self.budget)
-
-
-def backward_in_portions(
-    packed: Any, sequences: Sequence[Sequence[int]], loss_of: Callable[[Any], Any], budget: int
-) -> float:
-    """The loss over the vectors of all ``sequences``, with at most ``budget`` tokens' activations
-    held at a time (one sequence at least).
-
-    Dropout draws the same in both passes, so portions change nothing but the order of sums.
-    """
-    import torch
-
-    portions = list(_portions(sequences, budget))
-    if len(portions) == 1:
-        loss = loss_of(packed.forward(sequences, training=True))
-        loss.backward()
-        return float(loss.detach())
-    states, vectors = [], []
-    with torch.no_grad():
-        for portion in portions:
-            states.append(random_state())
-            vectors.append(packed.forward(portion, training=True))
-    leaf = torch.cat(vectors).requires_grad_()
-    loss = loss_of(leaf)
-    loss.backward()
-    after = random_state()
-    sizes = [len(portion) for portion in portions]
-    for portion, state, gradient in zip(portions, states, leaf.grad.split(sizes), strict=True):
-        set_random_state(state)
-        packed.forward(portion, training=True).backward(gradient)
-    set_random_state(after)
-    return float(loss.detach())
-
-
-def _portions(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[Sequence[int]]]:
-    portion: list[Sequence[int]] = []
-    held = 0
-    for sequence in sequences:
-        if portion and held + len(sequence) > budget:
-            yield portion
-            portion, held = [], 0
-        portion.append(sequence)
-        held += len(sequence)
-    yield portion
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is how torch says that memory ran out, on a processor or a GPU."""
-    import torch
-
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    )
-
-
-def random_state() -> tuple[Any, ...]:
-    """Of torch, on the processor and on the GPUs."""
-    import torch
-
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return torch.get_rng_state(), gpus
-
-
-def set_random_state(state: tuple[Any, ...]) -> None:
-    import torch
-
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])
+                loss = do_share(self.group, self.portions, shares, self._weights, loss_of)
+            except ShortOfMemory:
+                for weights in chain(self.model.parameters(), task.loss.parameters()):
+                    weights.grad = None
+                set_random_state(begin)
+            else:
+                self.steps += 1
+                return loss
 
 
 def _endless(order: Order) -> Iterator[Batch]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from embedtune.training.best import (
 from embedtune.training.checkpoints import seal
 from embedtune.training.examples import Order, Task, role_of
 from embedtune.training.lora import has_adapters
+from embedtune.training.memory import told_when_full
 from embedtune.training.plan import Plan, TrainingSettings
+from embedtune.training.ranks import group
 
 ADAPTED = "adapted.pt"  # in a checkpoint: all weights, adapters among them
+OF_LOSSES = "losses.pt"  # in a checkpoint: weights of the losses' own; the library forgets them
 
 
 def validate_trainer_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,9 +176,19 @@ def fit(
         The history, also in the file ``history``: see ``History``.
 
     Raises:
-        IntegrityError: Loss, score or weights are not finite, or the loss is 0 from the start.
+        ConfigError: Several processes were started.
+        IntegrityError: Loss, gradient, score or weights are not finite, or the loss is 0 from the
+            start.
+        ResourceError: The disk is full.
     """
     from transformers import PrinterCallback
+
+    if group().size > 1:
+        raise ConfigError(
+            "several processes were started, and only the flat forward shares a training among "
+            "them; it does not know this model, or not with these settings (--debug says why). "
+            "Start one process"
+        )
 
     sets = {f"set{number}": _data_set(task) for number, task in enumerate(tasks)}
     losses = {name: task.loss for name, task in zip(sets, tasks, strict=True)}
@@ -197,7 +210,8 @@ def fit(
     trainer.health = Health(plan.learning_rate)
     trainer.order = order
     trainer.first_rows = list(accumulate((len(task.examples) for task in tasks), initial=0))
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with told_when_full(checkpoints, model):
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return written.rows
 
 
@@ -285,8 +299,34 @@ def _trainer_class() -> Any:
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
-            self.health.check(self.state.global_step + 1, float(loss))
+            rows = () if math.isfinite(loss) else self._rows()
+            self.health.check(self.state.global_step + 1, float(loss), rows)
             return loss
+
+        def _clip_grad_norm(self, model: Any) -> Any:
+            norm = super()._clip_grad_norm(model)
+            if not self.args.fp16:  # there its scaling skips such steps
+                rows = () if math.isfinite(norm) else self._rows()
+                self.health.check_gradient(self.state.global_step + 1, float(norm), rows)
+            return norm
+
+        def _rows(self) -> Sequence[int]:
+            """Places in its data set of the batch that is trained on; where several batches make
+            a step they are not known."""
+            if self.args.gradient_accumulation_steps > 1:
+                return ()
+            batches = chain.from_iterable(map(self.order, count()))
+            return next(islice(batches, self.state.global_step, None))[1]
+
+        def _weights_of_losses(self) -> dict[str, Any]:
+            losses = self.loss.values() if isinstance(self.loss, dict) else [self.loss]
+            of_model = {id(own) for own in self.model.parameters()}
+            return {
+                f"{number}.{name}": own
+                for number, loss in enumerate(losses)
+                for name, own in loss.named_parameters()
+                if id(own) not in of_model
+            }
 
         def add_model_card_callback(self, default_args_dict: Any) -> None:
             """No card of the trainer's: embedtune writes its own from the run's facts."""
@@ -298,6 +338,11 @@ def _trainer_class() -> Any:
                 torch.save(self.model.state_dict(), Path(output_dir) / ADAPTED)
             else:
                 super()._save(output_dir, state_dict)
+            if own := self._weights_of_losses():
+                torch.save(
+                    {name: weights.detach() for name, weights in own.items()},
+                    Path(output_dir) / OF_LOSSES,
+                )
 
         def _load_from_checkpoint(self, checkpoint_path: str) -> None:
             adapted = Path(checkpoint_path) / ADAPTED
@@ -306,6 +351,11 @@ def _trainer_class() -> Any:
                 self.model.load_state_dict(weights)
             else:
                 super()._load_from_checkpoint(checkpoint_path)
+            if own := self._weights_of_losses():
+                kept = torch.load(Path(checkpoint_path) / OF_LOSSES, weights_only=True)
+                with torch.no_grad():
+                    for name, weights in own.items():
+                        weights.copy_(kept[name])
 
     return Trainer
 

@@ -55,7 +55,7 @@ class TrainingSettings(Settings):
         "auto", description="Dimensions trained; auto: the model's own, then 512, 256, 128, 64."
     )
     epochs: Annotated[float, Field(gt=0, le=1000)] | Auto = Field(
-        "auto", description="auto: 4 under 1,000 pairs, 3 under 2,000, 2 under 10,000, else 1."
+        "auto", description="auto: 4 under 5,000 pairs, 2 under 20,000, else 1."
     )
     max_steps: PositiveInt | None = Field(None, description="Stop after so many steps.")
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
@@ -85,7 +85,7 @@ class TrainingSettings(Settings):
     minutes: Annotated[float, Field(ge=0)] | Auto = Field(
         "auto",
         description="Time for finding what is auto and training with it; 0: the usual values at "
-        "once; auto: 10.",
+        "once; auto: 10 up to 1,000 pairs, else 0.",
     )
     keep: Literal["auto", "best", "last"] = Field(
         "auto", description="Which checkpoint; auto: the best on dev, the last under 200 queries."
@@ -139,7 +139,9 @@ class TrainingSettings(Settings):
         "auto", description="auto: bf16 where the processor computes in it, else fp32."
     )
     merge: Annotated[float, Field(ge=0, le=1)] | Literal["auto", "off"] = Field(
-        "auto", description="Weight of the tuned model in the merge with its base; auto: by dev."
+        "auto",
+        description="Weight of the tuned model in the merge with its base; auto: the best on dev, "
+        "in a run the best that holds the general probe's gate.",
     )
     allow_unknown_tokens: bool = Field(
         False, description="Train though the tokenizer does not know over 20 % of the text."
@@ -238,7 +240,7 @@ def plan_training(
         batch = pairs
     epochs = settings.epochs
     if epochs == "auto":
-        epochs = next((n for limit, n in ((1000, 4), (2000, 3), (10_000, 2)) if pairs < limit), 1)
+        epochs = next((n for limit, n in ((5000, 4), (20_000, 2)) if pairs < limit), 1)
     steps = max(
         1, math.ceil(epochs * (steps_of(batch) if steps_of else steps_per_epoch(pairs, batch)))
     )

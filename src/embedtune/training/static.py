@@ -150,7 +150,7 @@ def word_vectors(path: Path, tokenizer: Any) -> Matrix:
         IntegrityError: A line is no word vector, or fewer lines than the first one says.
     """
     if not path.is_file():
-        raise ConfigError(f"training.static.vectors: {visible(path)}: there is no such file")
+        raise ConfigError(f"static:{visible(path)}: there is no such file of word vectors")
     vocabulary = tokenizer.get_vocab()
     rows: Matrix | None = None
     exact: set[int] = set()

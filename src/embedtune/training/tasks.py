@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from embedtune.training.batches import (
 )
 from embedtune.training.builders import Teacher
 from embedtune.training.examples import Batch, Examples, Order, Task
-from embedtune.training.losses import LossKind, build_loss, choose_loss, shaped
+from embedtune.training.losses import LOSSES, LossKind, build_loss, choose_loss, shaped
 from embedtune.training.plan import Plan, TrainingSettings
 from embedtune.training.ranking import Excluded
 
@@ -25,23 +26,45 @@ log = logging.getLogger(__name__)
 Lot = tuple[Examples, LossKind]  # a data set, shaped as its loss wants it
 
 
+@dataclass(frozen=True, slots=True)
+class ChosenLoss:
+    """What a data set is trained with, and why."""
+
+    data: str
+    loss: str
+    why: str  # a sentence that begins with the loss
+
+
+def choose_losses(sets: Sequence[Examples], settings: TrainingSettings) -> list[ChosenLoss]:
+    """The loss that ``settings`` choose for each set. Where there are several sets, a loss that
+    does not fit the further ones gives way to the one that is usual for their format.
+
+    Raises:
+        ConfigError: The loss does not fit the first set.
+    """
+    found = []
+    for number, examples in enumerate(sets):
+        name = settings.loss
+        if number and name != "auto" and examples.format != sets[0].format:
+            name = "auto"
+        kind, why = choose_loss(name, examples.format, examples.labels)
+        found.append(ChosenLoss(examples.name, kind.name, why))
+    return found
+
+
 def make_lots(
     sets: Sequence[Examples], excluded: Excluded, settings: TrainingSettings
 ) -> list[Lot]:
-    """Each set with the loss that ``settings`` choose for it. Where there are several sets, a loss
-    that does not fit the further ones gives way to the one that is usual for their format.
+    """Each set with the loss that ``choose_losses`` finds for it.
 
     Raises:
         ConfigError: The loss does not fit the first set.
         NothingUsable: No row of a set has the shape that its loss wants.
     """
     lots = []
-    for number, examples in enumerate(sets):
-        name = settings.loss
-        if number and name != "auto" and examples.format != sets[0].format:
-            name = "auto"
-        kind, why = choose_loss(name, examples.format, examples.labels)
-        log.info("%s: %s", examples.name, why)
+    for examples, chosen in zip(sets, choose_losses(sets, settings), strict=True):
+        log.info("%s: %s", examples.name, chosen.why)
+        kind = LOSSES[chosen.loss]
         lots.append((shaped(examples, kind, excluded), kind))
     return lots
 

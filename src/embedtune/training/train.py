@@ -16,7 +16,7 @@ from embedtune.errors import NothingUsable, ResourceError
 from embedtune.files import write_jsonl
 from embedtune.records import Progress, Role, no_progress
 from embedtune.training import fast, plain
-from embedtune.training.best import BestModel, best_so_far, check_trackers
+from embedtune.training.best import BestModel, check_trackers, publish, take_back
 from embedtune.training.builders import Teacher
 from embedtune.training.checkpoints import last_whole_checkpoint
 from embedtune.training.collapse import Watch
@@ -32,6 +32,7 @@ from embedtune.training.losses import vectors_only
 from embedtune.training.memory import affordable_tokens, check_disk
 from embedtune.training.options import AS_IT_IS, ModelSettings, prepare
 from embedtune.training.plan import Plan, TrainingSettings, device_and_precision, plan_training
+from embedtune.training.portions import out_of_memory
 from embedtune.training.ranking import Excluded
 from embedtune.training.tasks import make_lots, make_tasks, order_of, steps_of
 
@@ -157,6 +158,7 @@ def train(
     )
     order = order_of(lots, excluded, settings, plan)
     checkpoints, best = work / "checkpoints", work / "best"
+    take_back(best, work / "model")
     resume = last_whole_checkpoint(checkpoints)
     if resume is None:
         shutil.rmtree(best, ignore_errors=True)  # of steps that will be done again
@@ -168,18 +170,18 @@ def train(
             settings, plan, checkpoints=checkpoints, resume=resume, history=work / "history.jsonl",
             progress=progress,
         )  # fmt: skip
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         raise ResourceError(
             f"out of memory at batch size {plan.batch_size} with {plan.negatives_per_pair} "
             f"negatives a pair and {model.max_seq_length} tokens; lower training.batch_size, "
             "training.negatives_per_pair or chunks.tokens and run the same command again"
         ) from error
-    chosen = best_so_far(best)
-    final = work / "model"
-    shutil.rmtree(final, ignore_errors=True)
-    (best / chosen["folder"]).rename(final)
     history = ({"step": 0, "epoch": 0.0, "dev": base_score}, *history)
     write_jsonl(work / "history.jsonl", history)
+    final = work / "model"
+    chosen = publish(best, final)
     for folder in (checkpoints, best):
         shutil.rmtree(folder, ignore_errors=True)
     return Trained(

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from embedtune.documents.pdf_aligned import aligned_tables
-from embedtune.documents.pdf_lines import Line, Word, columns, gaps, line_of, unspaced
-from embedtune.documents.pdf_rules import Rules
-from embedtune.documents.pdf_tables import Table, ruled_tables, without
+from embedtune.documents.pdf.aligned import aligned_tables
+from embedtune.documents.pdf.lines import Line, Word, columns, gaps, line_of, unspaced
+from embedtune.documents.pdf.rules import Rules
+from embedtune.documents.pdf.tables import Table, ruled_tables, without
 
 COLUMN_LINES = 5  # a column of prose has at least so many lines …
 COLUMN_LETTERS = 20  # … of so many letters (a Chinese character is two) in the middle …

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from openpyxl import Workbook, load_workbook
 
+from embedtune.documents.office.sheets import read_xlsx
 from embedtune.documents.reading import Broken, Part
 from embedtune.documents.rows import Columns
-from embedtune.documents.sheets import read_xlsx
 from embedtune.records import Reject
 
 

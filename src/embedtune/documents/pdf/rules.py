@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise, product
 from typing import Any
 
-from embedtune.documents.pdf_lines import Turn
+from embedtune.documents.pdf.lines import Turn
 
 THIN = 3.0  # points; a thicker box is no line
 SHORTEST = 6.0  # a line beside text

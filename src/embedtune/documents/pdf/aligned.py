@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from embedtune.documents.pdf_block import TIGHT, Block
-from embedtune.documents.pdf_columns import columns_of, covered, has_figures, over, pitch
-from embedtune.documents.pdf_lines import Word, columns
-from embedtune.documents.pdf_rows import Row, rows_of
-from embedtune.documents.pdf_rules import Rules
-from embedtune.documents.pdf_tables import Table
+from embedtune.documents.pdf.block import TIGHT, Block
+from embedtune.documents.pdf.columns import columns_of, covered, has_figures, over, pitch
+from embedtune.documents.pdf.lines import Word, columns
+from embedtune.documents.pdf.rows import Row, rows_of
+from embedtune.documents.pdf.rules import Rules
+from embedtune.documents.pdf.tables import Table
 
 ROW_GAP = 3.2  # em from a row of a table to the next at most
 LONG_LETTERS = 30  # of two pieces of one line that are running text in two columns

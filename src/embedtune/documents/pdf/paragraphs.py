@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import median
 
 from embedtune.documents.outline import ARTICLE, named_rank
-from embedtune.documents.pdf_lines import (
+from embedtune.documents.pdf.lines import (
     HYPHEN,
     Line,
     columns,
@@ -18,10 +18,10 @@ from embedtune.documents.pdf_lines import (
     spread_out,
     unspaced,
 )
-from embedtune.documents.pdf_order import Item
-from embedtune.documents.pdf_page import Page
-from embedtune.documents.pdf_rows import LEADER
-from embedtune.documents.pdf_tables import Table
+from embedtune.documents.pdf.order import Item
+from embedtune.documents.pdf.page import Page
+from embedtune.documents.pdf.rows import LEADER
+from embedtune.documents.pdf.tables import Table
 from embedtune.documents.reading import Part
 
 WIDE_GAP = 1.2  # em between two words that are cells rather

@@ -11,13 +11,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from embedtune.documents.clean import clean
-from embedtune.documents.pdf_heads import drop_running_heads
-from embedtune.documents.pdf_lines import Line, has_letters, read_lines
-from embedtune.documents.pdf_order import arranged
-from embedtune.documents.pdf_page import Page
-from embedtune.documents.pdf_paragraphs import compose
-from embedtune.documents.pdf_rules import Rules, read_rules
-from embedtune.documents.pdf_tables import CONTINUED, Table, continued
+from embedtune.documents.pdf.heads import drop_running_heads
+from embedtune.documents.pdf.lines import Line, has_letters, read_lines
+from embedtune.documents.pdf.order import arranged
+from embedtune.documents.pdf.page import Page
+from embedtune.documents.pdf.paragraphs import compose
+from embedtune.documents.pdf.rules import Rules, read_rules
+from embedtune.documents.pdf.tables import CONTINUED, Table, continued
 from embedtune.documents.reading import Broken, Ocr, Part
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from statistics import median
 
 from embedtune.documents.clean import clean
 from embedtune.documents.grid import Cell, spread, table_row
-from embedtune.documents.pdf_lines import Line, Word, columns, joined, line_of
-from embedtune.documents.pdf_rows import (
+from embedtune.documents.pdf.lines import Line, Word, columns, joined, line_of
+from embedtune.documents.pdf.rows import (
     CURRENCY,
     FIGURE,
     PROSE_LETTERS,
@@ -20,7 +20,7 @@ from embedtune.documents.pdf_rows import (
     is_prose,
     rows_of,
 )
-from embedtune.documents.pdf_rules import Grid, Rules, grids
+from embedtune.documents.pdf.rules import Grid, Rules, grids
 
 MOST_SHIFT = 45.0  # points by which the text of left and right pages differs
 CONTINUED = re.compile(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
-from embedtune.documents.pdf_lines import Word, columns, gaps, joined, spread_out
+from embedtune.documents.pdf.lines import Word, columns, gaps, joined, spread_out
 
 WIDE_GAP = 1.0  # em between two cells; in justified text it is less
 FIGURE_GAP = 0.45  # em between two figures, or before a sign of currency

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from embedtune.documents import drawing
 from embedtune.documents.grid import LONGEST_REPEAT, markdown_table
-from embedtune.documents.package import Package, open_package
+from embedtune.documents.office import drawing
+from embedtune.documents.office.package import Package, open_package
+from embedtune.documents.office.shown import BUILT_IN, GENERAL, shown
 from embedtune.documents.reading import Broken, Part
 from embedtune.documents.rows import NO_COLUMNS, Columns, absent, row_parts
-from embedtune.documents.shown import BUILT_IN, GENERAL, shown
 from embedtune.records import Reject
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
-from embedtune.documents.epub import read_epub
-from embedtune.documents.office import read_docx
-from embedtune.documents.package import joined
+from embedtune.documents.office.docx import read_docx
+from embedtune.documents.office.epub import read_epub
+from embedtune.documents.office.package import joined
+from embedtune.documents.office.sheets import read_xlsx
+from embedtune.documents.office.slides import read_pptx
 from embedtune.documents.reading import Broken
-from embedtune.documents.sheets import read_xlsx
-from embedtune.documents.slides import read_pptx
 
 READERS: dict[str, Callable[[bytes], object]] = {
     "docx": lambda data: read_docx(data, tables=True),

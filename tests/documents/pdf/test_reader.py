@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 from embedtune.documents.chunk import ChunkSettings, chunk_documents
-from embedtune.documents.pdf import ranges, read_pdf
+from embedtune.documents.pdf.reader import ranges, read_pdf
 from embedtune.documents.read import DocumentSettings, read_documents
 from embedtune.documents.reading import Broken, Part
 from embedtune.embed.tokens import WordTokens
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 
 # as wide as the page: 93 to 97 characters in Helvetica 11 are about 470 points
 FULL = [
@@ -87,7 +87,7 @@ def test_a_line_that_is_twice_on_one_page_is_no_running_head(make_pdf) -> None:
 def test_characters_of_two_halves_are_whole() -> None:
     import pypdfium2.raw as pdfium
 
-    from embedtune.documents import pdf_lines
+    from embedtune.documents.pdf import lines as pdf_lines
 
     assert pdf_lines._text([0xD842, 0xDFB7, 0x91CE]) == "\U00020bb7\u91ce"
     assert pdf_lines._text([0xD842, 0x91CE]) == "\ufffd\u91ce"

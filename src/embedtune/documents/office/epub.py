@@ -4,9 +4,9 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from embedtune.documents.drawing import name
 from embedtune.documents.html import decoded_page, html_to_markdown
-from embedtune.documents.package import Package, joined, open_package
+from embedtune.documents.office.drawing import name
+from embedtune.documents.office.package import Package, joined, open_package
 from embedtune.documents.reading import Broken, Part
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from embedtune.documents.pdf_lines import Line
-from embedtune.documents.pdf_order import Item
-from embedtune.documents.pdf_rules import Rules
+from embedtune.documents.pdf.lines import Line
+from embedtune.documents.pdf.order import Item
+from embedtune.documents.pdf.rules import Rules
 from embedtune.documents.reading import Seen
 
 

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 
-from embedtune.documents.pdf_lines import Line, columns
-from embedtune.documents.pdf_page import Page
-from embedtune.documents.pdf_paragraphs import Layout, usual_size
+from embedtune.documents.pdf.lines import Line, columns
+from embedtune.documents.pdf.page import Page
+from embedtune.documents.pdf.paragraphs import Layout, usual_size
 from embedtune.documents.reading import Part
 
 EDGE = 4  # lines at the top and bottom of a page that may be running heads

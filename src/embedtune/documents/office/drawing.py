@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from embedtune.documents.grid import Cell, markdown_table, spread
-from embedtune.documents.package import Package
-from embedtune.documents.shown import GENERAL, shown
+from embedtune.documents.office.package import Package
+from embedtune.documents.office.shown import GENERAL, shown
 
 if TYPE_CHECKING:
     from lxml.etree import _Element

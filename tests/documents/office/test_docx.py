@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from embedtune.documents.office import read_docx
+from embedtune.documents.office.docx import read_docx
 from embedtune.documents.reading import Broken, Part
 
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006"

@@ -7,11 +7,11 @@ from itertools import pairwise
 from statistics import median
 
 from embedtune.documents.clean import clean
-from embedtune.documents.pdf_columns import columns_of, pitch
-from embedtune.documents.pdf_lines import joined
-from embedtune.documents.pdf_rows import Piece, Row, figure_text, is_prose
-from embedtune.documents.pdf_rules import Rules
-from embedtune.documents.pdf_tables import Table
+from embedtune.documents.pdf.columns import columns_of, pitch
+from embedtune.documents.pdf.lines import joined
+from embedtune.documents.pdf.rows import Piece, Row, figure_text, is_prose
+from embedtune.documents.pdf.rules import Rules
+from embedtune.documents.pdf.tables import Table
 
 TIGHT = 0.88  # times the usual distance of rows: lines of one row
 OFF_MIDDLE = 0.12  # of its width that a heading is off the middle of what it stands over at most

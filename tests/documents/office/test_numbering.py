@@ -2,7 +2,7 @@
 
 from lxml import etree
 
-from embedtune.documents.numbering import BULLET, Numbering
+from embedtune.documents.office.numbering import BULLET, Numbering
 
 W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 

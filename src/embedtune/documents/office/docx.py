@@ -12,11 +12,11 @@ import zipfile
 from typing import TYPE_CHECKING
 from xml.parsers.expat import ExpatError
 
-from embedtune.documents import drawing
-from embedtune.documents.drawing import name
 from embedtune.documents.html import html_to_markdown
-from embedtune.documents.numbering import BULLET, LEVELS, Numbering
-from embedtune.documents.package import Package, open_package
+from embedtune.documents.office import drawing
+from embedtune.documents.office.drawing import name
+from embedtune.documents.office.numbering import BULLET, LEVELS, Numbering
+from embedtune.documents.office.package import Package, open_package
 from embedtune.documents.reading import Broken, Part
 
 if TYPE_CHECKING:

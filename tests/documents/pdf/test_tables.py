@@ -12,14 +12,14 @@ import pytest
 
 from embedtune.documents.chunk import ChunkSettings, chunk_documents
 from embedtune.documents.outline import blocks_of
-from embedtune.documents.pdf import read_pdf
-from embedtune.documents.pdf_lines import Turn
-from embedtune.documents.pdf_rules import grids, read_rules
+from embedtune.documents.pdf.lines import Turn
+from embedtune.documents.pdf.reader import read_pdf
+from embedtune.documents.pdf.rules import grids, read_rules
 from embedtune.documents.reading import Part
 from embedtune.embed.tokens import WordTokens
 from embedtune.records import Document
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 
 ABOVE = "The parts of the pump are listed with what they weigh and what they cost this year."
 BELOW = "Whoever needs another part asks the mill on the left bank of the river for it."

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from embedtune.documents.epub import read_epub
+from embedtune.documents.office.epub import read_epub
 from embedtune.documents.reading import Broken, Part
 
 CONTAINER = (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from embedtune.documents.office.slides import read_pptx
 from embedtune.documents.reading import Part
-from embedtune.documents.slides import read_pptx
 
 
 def saved(presentation: object) -> bytes:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from embedtune.documents import drawing
-from embedtune.documents.drawing import name
-from embedtune.documents.package import Package, open_package
+from embedtune.documents.office import drawing
+from embedtune.documents.office.drawing import name
+from embedtune.documents.office.package import Package, open_package
 from embedtune.documents.reading import Part
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import pairwise
 from statistics import median
 
-from embedtune.documents.pdf_rows import Row
+from embedtune.documents.pdf.rows import Row
 
 
 def pitch(rows: list[Row]) -> float:

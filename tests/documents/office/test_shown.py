@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedtune.documents.shown import BUILT_IN, shown
+from embedtune.documents.office.shown import BUILT_IN, shown
 
 FRIDAY = 45352  # 1 March 2024
 

@@ -1,0 +1,281 @@
+"""Training of a static model: few large steps over the whole corpus, near where it began.
+
+Every step ranks the passages for the queries, and for sentences cropped out of passages, and pulls
+the words' vectors towards their start: what the pairs say nothing about stays lexical search.
+"""
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedtune.errors import ConfigError, NothingUsable
+from embedtune.files import write_jsonl
+from embedtune.records import Chunk, Pair, Progress, no_progress
+from embedtune.training.best import (
+    BestModel,
+    Health,
+    History,
+    best_so_far,
+    check_finite,
+    check_trackers,
+    patience_is_over,
+)
+from embedtune.training.checkpoints import last_whole_checkpoint, load_state, prune, save_state
+from embedtune.training.collapse import Watch
+from embedtune.training.plan import Plan, TrainingSettings, plan_training
+from embedtune.training.ranking import Excluded
+from embedtune.training.train import Score, Trained
+from embedtune.training.warmup import cropped_pairs
+
+log = logging.getLogger(__name__)
+
+STEPS = 60
+RATE = 0.003
+BATCH = 512  # pairs a step, at most
+CROPS = 300  # cropped sentences a step
+PULL = 6.0  # times the squared way of all rows from the start, over the number of pairs
+PASSAGES = 2000  # ranked in a step; of more, so many are drawn
+EVALUATIONS = 4
+UNUSED = ("lora", "new_tokens", "freeze_layers", "trainer", "also", "adaptive_layers")
+
+
+def refuse_unused(settings: TrainingSettings) -> None:
+    """What a static model cannot be trained with is said, not passed over.
+
+    Raises:
+        ConfigError: All such settings.
+    """
+    fields = type(settings).model_fields
+    faults = [
+        f"training.{name}: a static model is not trained with it; leave it out"
+        for name in UNUSED
+        if getattr(settings, name) != fields[name].get_default(call_default_factory=True)
+    ]
+    if settings.loss not in ("auto", "mnrl"):
+        faults.append(f"training.loss: {settings.loss}: a static model is trained with mnrl (auto)")
+    if isinstance(settings.matryoshka, list):
+        faults.append("training.matryoshka: a static model has one length of vectors; use auto")
+    if faults:
+        raise ConfigError(faults)
+
+
+def train_static(
+    pairs: Sequence[Pair],
+    chunks: Sequence[Chunk],
+    base: Path,
+    work: Path,
+    *,
+    excluded: Excluded,
+    score: Score,
+    settings: TrainingSettings,
+    progress: Progress = no_progress,
+) -> Trained:
+    """Train the static model in the folder ``base``; the result is left in ``work/model``.
+
+    The loss is the ranking loss (MNRL) of each query, and of cropped sentences (see
+    ``cropped_pairs``), over all passages, or over the batch's own and drawn ones where there are
+    more than ``PASSAGES``. What ``excluded`` names is masked. After a kill the same call goes on
+    from the last whole checkpoint, and ends with the same model.
+
+    Args:
+        chunks: All passages; their sentences are learnt from, judged or not.
+        score: Judges a model on dev.
+
+    Raises:
+        ConfigError: A setting that has no meaning here.
+        NothingUsable: Fewer than two pairs.
+        IntegrityError: Loss or weights became non-finite.
+    """
+    import torch
+
+    from embedtune.embed.loading import load_sentence_transformer
+
+    refuse_unused(settings)
+    check_trackers(settings.report_to)
+    place = {chunk.id: number for number, chunk in enumerate(chunks)}
+    usable = [pair for pair in pairs if pair.chunk in place and pair.anchor.strip()]
+    if len({pair.chunk for pair in usable}) < 2:
+        raise NothingUsable(
+            "training needs at least 2 pairs with different passages; a static model can be "
+            "searched with untrained"
+        )
+    model = load_sentence_transformer(str(base), device="cpu")
+    plan = plan_static(settings, len(usable), model.get_embedding_dimension(), len(chunks))
+    lesson = _Lesson(model, usable, chunks, place, excluded, settings, plan)
+    base_score = float(score(model))
+    checkpoints, best = work / "checkpoints", work / "best"
+    resume = last_whole_checkpoint(checkpoints)
+    if resume is None:
+        shutil.rmtree(best, ignore_errors=True)
+    else:
+        log.warning("training goes on from %s", resume.name)
+    optimiser = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
+    parts = {"model": model, "optimiser": optimiser}
+    state = load_state(resume, parts) if resume else {"step": 0, "rows": [], "since": []}
+    history = History(work / "history.jsonl", state["rows"], settings.report_to)
+    keep_best = BestModel(
+        best,
+        score,
+        Watch([chunk.embedded for chunk in chunks], _vectors, load_sentence_transformer(str(base))),
+        last=settings.keep == "last",
+    )
+    since: list[float] = state["since"]
+    health = Health(plan.learning_rate)
+    for step in range(state["step"] + 1, plan.steps + 1):
+        loss = lesson.loss(step)
+        health.check(step, float(loss))
+        since.append(float(loss))
+        where = {"step": step, "epoch": round(step * plan.epochs / plan.steps, 4)}
+        if step % plan.log_every == 0 or step == plan.steps:
+            mean = sum(since) / len(since)
+            history.add({**where, "loss": mean, "learning_rate": plan.learning_rate})
+            since.clear()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        progress(step, plan.steps)
+        if step % plan.evaluate_every == 0 or step == plan.steps:
+            check_finite(model, step)
+            history.add({**where, **keep_best(model, epoch=where["epoch"], steps=step)})
+            save_state(checkpoints, step, parts, {"step": step, "rows": history.rows,
+                                                  "since": since})  # fmt: skip
+            prune(checkpoints, keep=2)
+            if patience_is_over(settings.patience, keep_best.folder, history.evaluated):
+                break
+    chosen = best_so_far(best)
+    final = work / "model"
+    shutil.rmtree(final, ignore_errors=True)
+    (best / chosen["folder"]).rename(final)
+    rows = ({"step": 0, "epoch": 0.0, "dev": base_score}, *history.rows)
+    write_jsonl(work / "history.jsonl", rows)
+    for folder in (checkpoints, best):
+        shutil.rmtree(folder, ignore_errors=True)
+    return Trained(
+        final, plan, rows, int(chosen["step"]), chosen["score"], base_score, base,
+        (f"trained with the words and sentences of all {len(chunks):,} passages (transductive)",),
+    )  # fmt: skip
+
+
+def plan_static(settings: TrainingSettings, pairs: int, dimension: int, corpus: int) -> Plan:
+    """The plan of a static training: what is ``auto`` has values of its own here."""
+    batch = min(BATCH, pairs) if settings.batch_size == "auto" else settings.batch_size
+    own = settings.model_copy(update={
+        "matryoshka": "off",
+        "batch_size": batch,
+        "learning_rate": RATE if settings.learning_rate == "auto" else settings.learning_rate,
+        "epochs": STEPS / math.ceil(pairs / batch) if settings.epochs == "auto"
+        else settings.epochs,
+        "device": "cpu",
+        "precision": "fp32",
+    })  # fmt: skip
+    plan = plan_training(own, pairs, dimension, corpus)
+    if settings.evaluate_every != "auto":
+        return plan
+    every = math.ceil(plan.steps / EVALUATIONS)
+    log_every = max(n for n in range(1, settings.log_every + 1) if every % n == 0)
+    return replace(plan, evaluate_every=every, log_every=log_every)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bags:
+    """Texts as bags of token ids."""
+
+    ids: tuple[Any, ...]  # a tensor each
+
+    def embed(self, weight: Any, rows: Sequence[int]) -> Any:
+        """(rows, dimension): the means of the tokens' vectors, of length 1."""
+        import torch
+
+        own = [self.ids[row] for row in rows]
+        ends = np.cumsum([0, *map(len, own)])[:-1]
+        found = torch.nn.functional.embedding_bag(torch.cat(own), weight, torch.from_numpy(ends))
+        return torch.nn.functional.normalize(found, dim=1)
+
+
+def _bags(model: Any, texts: Sequence[str]) -> _Bags:
+    import torch
+
+    encoded = model[0].tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return _Bags(tuple(torch.tensor(one.ids or [0]) for one in encoded))
+
+
+class _Lesson:
+    """The loss of each step; what is drawn depends on seed and step alone."""
+
+    def __init__(
+        self,
+        model: Any,
+        pairs: Sequence[Pair],
+        chunks: Sequence[Chunk],
+        place: Mapping[str, int],
+        excluded: Excluded,
+        settings: TrainingSettings,
+        plan: Plan,
+    ) -> None:
+        self.weight = model[0].embedding.weight
+        self.start = self.weight.detach().clone()
+        self.plan, self.seed = plan, settings.seed
+        self.passages = _bags(model, [chunk.embedded for chunk in chunks])
+        self.queries = _bags(model, [pair.anchor for pair in pairs])
+        self.own = np.array([place[pair.chunk] for pair in pairs])
+        self.barred = [
+            [place[id] for id in excluded(pair.query) if id in place and id != pair.chunk]
+            for pair in pairs
+        ]
+        crops = cropped_pairs(chunks, seed=settings.seed)
+        self.sentences = _bags(model, [crop.anchor for crop in crops])
+        self.rests = _bags(model, [crop.positive for crop in crops])
+        self.origin = np.array([place[crop.chunk] for crop in crops], int)
+
+    def loss(self, step: int) -> Any:
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        draw = np.random.default_rng([self.seed, step])
+        rows = draw.permutation(len(self.own))[: self.plan.batch_size]
+        crops = draw.permutation(len(self.origin))[:CROPS]
+        shown = self._shown(draw, [*self.own[rows], *self.origin[crops]])
+        at = {passage: column for column, passage in enumerate(shown)}
+        corpus = self.passages.embed(self.weight, shown)
+
+        scores = self.queries.embed(self.weight, rows) @ corpus.T / self.plan.temperature
+        barred = [
+            (line, at[passage])
+            for line, row in enumerate(rows)
+            for passage in self.barred[row]
+            if passage in at
+        ]
+        if barred:
+            scores = scores.index_put(
+                tuple(torch.tensor(barred).T), torch.tensor(-math.inf, dtype=scores.dtype)
+            )
+        loss = cross_entropy(scores, torch.tensor([at[passage] for passage in self.own[rows]]))
+        if len(crops):
+            asked = self.sentences.embed(self.weight, crops)
+            # the passage without the sentence stands in the place of the whole one
+            rest = (asked * self.rests.embed(self.weight, crops)).sum(dim=1, keepdim=True)
+            own = torch.tensor([at[passage] for passage in self.origin[crops]])
+            scores = (asked @ corpus.T).scatter(1, own[:, None], rest) / self.plan.temperature
+            loss = loss + cross_entropy(scores, own)
+        return loss + PULL / len(self.own) * (self.weight - self.start).square().sum()
+
+    def _shown(self, draw: np.random.Generator, needed: Sequence[int]) -> list[int]:
+        """The passages ranked in a step, the ``needed`` ones among them."""
+        total = len(self.passages.ids)
+        if total <= PASSAGES:
+            return list(range(total))
+        others = draw.choice(total, PASSAGES, replace=False)
+        return sorted({int(passage) for passage in chain(needed, others)})
+
+
+def _vectors(model: Any, texts: Sequence[str]) -> Any:
+    from embedtune.embed.local import MemoryEmbedder
+
+    return MemoryEmbedder(model, "in training").embed(texts, "document")

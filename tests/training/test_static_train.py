@@ -1,0 +1,302 @@
+"""Training of static models: what it learns, what it never holds against a query, and resuming."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from embedtune.embed.loading import load_sentence_transformer
+from embedtune.errors import ConfigError, NothingUsable
+from embedtune.records import Chunk, Pair
+from embedtune.training.plan import TrainingSettings
+from embedtune.training.static import StaticSettings, build_static
+from embedtune.training.static_train import plan_static, refuse_unused, train_static
+
+TEXTS = {
+    "tow": "The tow fee is paid by the driver. A crane lifts the robot out of the mud.",
+    "night": "Batteries charge at night in the dock. The dock locks itself at ten.",
+    "fault": "电池温度过高时停止充电，并报告故障。维修人员应当在一小时内到场。",
+    "fee": "拖车费用由司机承担。发生事故的，由保险公司支付拖车费用。",
+    "radio": "The radio of a robot sends its place each minute. Without radio it stops.",
+}
+ASKED = [  # no word in common with the passage
+    ("who settles the bill for hauling", "tow"),
+    ("when do cells refill", "night"),
+    ("过热怎么办", "fault"),
+    ("谁出钱", "fee"),
+    ("how is its position known", "radio"),
+]
+
+
+def chunk(id: str, text: str) -> Chunk:
+    return Chunk(id, f"doc-{id}", 0, len(text), "", text)
+
+
+CHUNKS = [chunk(id, text) for id, text in TEXTS.items()]
+PAIRS = [Pair(f"q{number}", id, query, TEXTS[id]) for number, (query, id) in enumerate(ASKED)]
+
+
+def rank_of_answers(model) -> list[int]:
+    asked = model.encode([query for query, _ in ASKED], normalize_embeddings=True)
+    known = model.encode(list(TEXTS.values()), normalize_embeddings=True)
+    places = [list(TEXTS).index(id) for _, id in ASKED]
+    scores = asked @ known.T
+    return [int((row > row[place]).sum()) for row, place in zip(scores, places, strict=True)]
+
+
+def mean_reciprocal(model) -> float:
+    return float(np.mean([1 / (1 + rank) for rank in rank_of_answers(model)]))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    out = tmp_path_factory.mktemp("static") / "untrained"
+    model = build_static(
+        list(TEXTS.values()), StaticSettings(), queries=[query for query, _ in ASKED]
+    )
+    model.save(str(out), create_model_card=False)
+    return out
+
+
+def own(id: str) -> frozenset[str]:
+    return frozenset()
+
+
+def fit(base, work, excluded=own, score=mean_reciprocal, **settings):
+    return train_static(
+        PAIRS, CHUNKS, base, work, excluded=excluded, score=score,
+        settings=TrainingSettings(**settings),
+    )  # fmt: skip
+
+
+def test_it_learns_words_that_lexical_search_cannot_know(base, tmp_path):
+    trained = fit(base, tmp_path / "a")
+    assert trained.base_score < 0.7
+    assert trained.best_score == 1.0
+    assert rank_of_answers(load_sentence_transformer(str(trained.model))) == [0] * 5
+    # nothing else is left than what the caller takes away
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["history.jsonl", "model"]
+    rows = [json.loads(line) for line in (tmp_path / "a" / "history.jsonl").open()]
+    assert rows[0] == {"step": 0, "epoch": 0.0, "dev": trained.base_score}
+    assert [row["loss"] for row in rows if "loss" in row][-1] < rows[1]["loss"]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(base, tmp_path):
+    weights = [
+        load_sentence_transformer(str(fit(base, tmp_path / name, seed=seed, max_steps=4).model))[0]
+        .embedding.weight.detach()
+        .numpy()
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert np.abs(weights[0] - weights[2]).max() > 1e-4
+
+
+def test_a_stopped_training_goes_on_to_the_same_model(base, tmp_path):
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def stops(model) -> float:
+        calls.append(1)
+        if len(calls) == 3:  # the base, then the first evaluation; stopped in the second
+            raise Stop
+        return mean_reciprocal(model)
+
+    whole = fit(base, tmp_path / "whole", max_steps=8)
+    with pytest.raises(Stop):
+        fit(base, tmp_path / "cut", score=stops, max_steps=8)
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    resumed = fit(base, tmp_path / "cut", max_steps=8)
+    assert resumed.history == whole.history
+    one, other = (
+        (model / "model.safetensors").read_bytes() for model in (whole.model, resumed.model)
+    )
+    assert one == other
+
+
+def test_what_answers_a_query_is_not_held_against_it(base, tmp_path):
+    """The gradient of a masked passage's own words is that of the crops and the pull alone."""
+    import torch
+
+    from embedtune.training.static_train import _Lesson
+
+    def gradient(excluded, word: str):
+        model = load_sentence_transformer(str(base))
+        plan = plan_static(TrainingSettings(), 1, 5, len(CHUNKS))
+        single = [chunk(one.id, one.text.replace(".", " ").replace("。", " ")) for one in CHUNKS]
+        place = {one.id: number for number, one in enumerate(single)}
+        lesson = _Lesson(model, PAIRS[:1], single, place, excluded, TrainingSettings(), plan)
+        assert not len(lesson.origin)  # passages of one sentence give no crops
+        lesson.loss(1).backward()
+        row = model[0].tokenizer.get_vocab()[word]
+        return float(torch.linalg.vector_norm(model[0].embedding.weight.grad[row]))
+
+    assert gradient(own, "radio") > 1e-6
+    assert gradient(lambda query: frozenset({"radio", "tow"}), "radio") == 0
+    assert gradient(lambda query: frozenset({"radio", "tow"}), "tow") > 1e-6
+
+
+def test_of_a_large_corpus_the_batch_and_drawn_passages_are_ranked(base, monkeypatch):
+    from embedtune.training import static_train
+
+    monkeypatch.setattr(static_train, "PASSAGES", 2)
+    model = load_sentence_transformer(str(base))
+    plan = plan_static(TrainingSettings(), 5, 5, len(CHUNKS))
+    place = {one.id: number for number, one in enumerate(CHUNKS)}
+    lesson = static_train._Lesson(
+        model, PAIRS[:2], CHUNKS[:2] + [chunk(f"x{n}", f"filler {n}") for n in range(50)],
+        {**{f"x{n}": 2 + n for n in range(50)}, **{id: place[id] for id in ("tow", "night")}},
+        own, TrainingSettings(), plan,
+    )  # fmt: skip
+    shown = lesson._shown(np.random.default_rng(0), [0, 1])
+    assert {0, 1} <= set(shown)
+    assert len(shown) <= 4
+    assert float(lesson.loss(1).detach()) > 0
+
+
+def test_steps_and_rates_that_are_set_are_kept():
+    usual = plan_static(TrainingSettings(), 300, 64, 1000)
+    assert (usual.batch_size, usual.dimensions) == (300, (64,))
+    assert usual.steps % usual.evaluate_every == 0
+    plan = plan_static(
+        TrainingSettings(epochs=3, batch_size=100, learning_rate=0.01, temperature=0.1,
+                         evaluate_every=2), 300, 64, 1000,
+    )  # fmt: skip
+    assert (plan.steps, plan.learning_rate, plan.temperature) == (9, 0.01, 0.1)
+    assert plan.evaluate_every == 2
+    assert plan_static(TrainingSettings(max_steps=7), 300, 64, 1000).steps == 7
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("lora", {}),
+        ("new_tokens", 5),
+        ("freeze_layers", 2),
+        ("trainer", {"max_grad_norm": 2.0}),
+        ("also", ["more.jsonl"]),
+        ("loss", "gist"),
+        ("matryoshka", [32, 16]),
+    ],
+)
+def test_a_setting_without_meaning_is_refused(setting, value):
+    further = {"guide": "model"} if value == "gist" else {}
+    with pytest.raises(ConfigError, match=f"training.{setting}"):
+        refuse_unused(TrainingSettings(**{setting: value}, **further))
+
+
+def test_one_passage_is_nothing_to_learn_from(base, tmp_path):
+    with pytest.raises(NothingUsable, match="at least 2 pairs"):
+        train_static(
+            PAIRS[:1], CHUNKS, base, tmp_path, excluded=own, score=mean_reciprocal,
+            settings=TrainingSettings(),
+        )  # fmt: skip
+
+
+# ---- through the commands
+
+
+@pytest.fixture(scope="module")
+def bilingual(tmp_path_factory, make_beir):
+    """English and Chinese passages in one BEIR folder."""
+    folder = make_beir(tmp_path_factory.mktemp("two") / "data")
+    other = make_beir(tmp_path_factory.mktemp("two") / "zh", chinese=True)
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        rows = [json.loads(line) for line in (other / name).open(encoding="utf-8")]
+        with (folder / name).open("a", encoding="utf-8") as lines:
+            for row in rows:
+                lines.write(json.dumps({**row, "_id": f"zh-{row['_id']}"}) + "\n")
+    for split in ("train", "dev", "test"):
+        added = (other / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]
+        with (folder / "qrels" / f"{split}.tsv").open("a") as lines:
+            for line in added:
+                query, passage, grade = line.split("\t")
+                lines.write(f"zh-{query}\tzh-{passage}\t{grade}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, command, bilingual):
+    out = tmp_path_factory.mktemp("trained") / "model"
+    result = command("train", "--data", bilingual, "--base", "static", "--out", out, "--json")
+    return out, result
+
+
+def test_train_leaves_a_model_and_says_that_it_is_transductive(trained):
+    out, result = trained
+    assert result.code == 0, result.err
+    assert result.json["base"] == "static"
+    assert result.json["dev"] >= result.json["base_score"] > 0.5
+    facts = json.loads((out / "embedtune.json").read_text())
+    assert facts["base"] == "static"
+    assert facts["transductive"] is True
+    assert not (out / "untrained").exists()
+    assert not (out / "work").exists()
+
+
+def test_plain_sentence_transformers_gives_the_same_ranking(trained, bilingual, tmp_path):
+    from embedtune.datasets.beir import read_beir
+    from embedtune.embed.local import LocalEmbedder
+    from embedtune.retrieve.dense import DenseRetriever
+
+    out, _ = trained
+    data = read_beir(bilingual).data
+    queries = [query.text for query in data.queries]
+    ours = DenseRetriever(LocalEmbedder(str(out)), data.chunks).search(queries, 5)
+    script = (
+        "import json, sys\n"
+        "from sentence_transformers import SentenceTransformer\n"
+        "model = SentenceTransformer(sys.argv[1], device='cpu')\n"
+        "texts, queries = json.load(sys.stdin)\n"
+        "scores = model.similarity(model.encode(queries), model.encode(texts))\n"
+        "print(json.dumps(scores.tolist()))\n"
+        "assert not [name for name in sys.modules if name.startswith('embedtune')]\n"
+    )
+    texts = [chunk.embedded for chunk in data.chunks]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(out)], input=json.dumps([texts, queries]),
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    place = {chunk.id: number for number, chunk in enumerate(data.chunks)}
+    for row, hits in zip(json.loads(done.stdout), ours, strict=True):
+        found = [row[place[hit.chunk]] for hit in hits]
+        np.testing.assert_allclose(found, sorted(row, reverse=True)[:5], atol=1e-5)
+
+
+def test_the_verdict_is_against_the_best_untuned_system(trained, command, bilingual):
+    out, _ = trained
+    result = command("compare", "--data", bilingual, "--base", "static", "--tuned", out, "--json")
+    assert result.code == 0, result.err
+    names = {system["name"] for system in result.json["systems"]}
+    assert {"base", "tuned", "bm25", "tuned + bm25"} <= names
+    assert "is the base" in result.err
+    assert not [flag for flag in result.json["flags"] if flag["code"] in ("unknown-tokens",
+                                                                         "cut-texts")]  # fmt: skip
+
+
+def test_word_vectors_that_are_not_there_are_found_first(command, bilingual, tmp_path):
+    result = command("train", "--data", bilingual, "--base", "static:none.vec",
+                     "--out", tmp_path / "out")  # fmt: skip
+    assert (result.code, len(result.lines)) == (2, 1)
+    assert "static:none.vec" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_word_vectors_start_it(command, bilingual, tmp_path):
+    file = tmp_path / "words.vec"
+    file.write_text("robot 1 0 0\nbattery 0 1 0\n电 0 0 1\n", "utf-8")
+    result = command("train", "--data", bilingual, "--base", f"static:{file}", "--json",
+                     "--out", tmp_path / "out", "--set", "training.max_steps=2")  # fmt: skip
+    assert result.code == 0, result.err
+    lexical = command("train", "--data", bilingual, "--base", "static", "--json",
+                      "--out", tmp_path / "plain", "--set", "training.max_steps=2")  # fmt: skip
+    shapes = [
+        load_sentence_transformer(str(folder)).get_embedding_dimension()
+        for folder in (tmp_path / "out", tmp_path / "plain")
+    ]
+    assert lexical.code == 0
+    assert shapes[0] == shapes[1] + 3
