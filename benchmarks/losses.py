@@ -4,8 +4,8 @@
 
 Trained is all-MiniLM-L6-v2, made to read 64 tokens, through the same ``train()`` as the command, at
 full dimension, with a learning rate of 1e-4 and batches of 16 (32 for losses that live on large
-ones), since one epoch of so few rows has few steps. Rows are drawn by seed, four times as many where
-a row is a sentence or two. Judged, on dev only:
+ones), since one epoch of so few rows has few steps. Rows are drawn by seed, four times as many
+where a row is a sentence or two. Judged, on dev only:
 
 - pairs (medquad) and triplets (medquad_triplets): nDCG@10 of the dev queries over their passages
   and 161 others; of triplets also the share whose passage is nearer than its negative;

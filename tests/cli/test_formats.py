@@ -167,3 +167,162 @@ def test_a_run_takes_pairs_as_it_takes_a_beir_folder(command, tiny_model, tmp_pa
     assert (tmp_path / "run" / "07-negatives" / "negatives.jsonl").is_file()
     facts = json.loads((tmp_path / "run" / "08-training" / "manifest.json").read_text("utf-8"))
     assert facts["facts"]["plan"]["negatives_per_pair"] == 2
+
+
+# ---- each format trains with the loss for it, and the user is told which
+
+
+def test_scored_pairs_learn_their_order(command, tiny_model, tmp_path):
+    source = tmp_path / "scored.csv"
+    with source.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence1", "sentence2", "score"])
+        for place, row in enumerate(rows()):
+            writer.writerow([row[0], row[1 + place % 2], [1.0, 0.25, 0.75, 0.0][place % 4]])
+    result = command("train", "--data", source, "--base", tiny_model, "--out", tmp_path / "m",
+                     "--json", *QUICK)  # fmt: skip
+    assert result.code == 0, result.err
+    assert "loss of train: cosent: the order of the scores" in result.err
+    assert [own["loss"] for own in result.json["losses"]] == ["cosent"]
+    assert result.json["metric"] == "Spearman"
+    assert -1 <= result.json["dev"] <= 1
+
+
+def test_labelled_texts_learn_their_classes(command, tiny_model, tmp_path):
+    source = tmp_path / "labelled.csv"
+    with source.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((row[0], row[3]) for row in rows())
+    result = command("train", "--data", source, "--base", tiny_model, "--out", tmp_path / "m",
+                     "--json", *QUICK)  # fmt: skip
+    assert result.code == 0, result.err
+    assert "loss of train: batch_hard: texts of a class belong together" in result.err
+    assert result.json["metric"] == "ndcg@10"
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    """Writes rows as one of the formats."""
+
+    def write(name, **columns):
+        path = tmp_path / f"{name}.jsonl"
+        lines = [{key: row[place] for key, place in columns.items()} for row in rows()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [("auto", "loss of train: mnrl: the passages of a batch"),
+     ("triplet", "loss of train: triplet, as training.loss says")],
+)  # fmt: skip
+def test_triplets_learn_with_the_loss_that_is_named(command, tiny_model, tmp_path, jsonl, loss,
+                                                    said):  # fmt: skip
+    source = jsonl("triplets", anchor=0, positive=1, negative=2)
+    out = tmp_path / "m"
+    result = command("train", "--data", source, "--base", tiny_model, "--out", out,
+                     "--set", f"training.loss={loss}", "--json", *QUICK)  # fmt: skip
+    assert result.code == 0, result.err
+    assert said in result.err
+    assert result.json["plan"]["negatives_per_pair"] == 1
+    kept = json.loads((out / "manifest.json").read_text("utf-8"))["facts"]["losses"]
+    assert [own["data"] for own in kept] == ["train"]
+    assert kept[0]["why"] == said.removeprefix("loss of train: ") or loss == "auto"
+
+
+def test_a_data_set_beside_has_a_loss_of_its_own(command, tiny_model, tmp_path, jsonl):
+    pairs = jsonl("pairs", anchor=0, positive=1)
+    beside = tmp_path / "beside.csv"
+    lines = [f"{port},{'north' if place % 2 else 'south'}" for place, port in enumerate(PORTS)]
+    beside.write_text("\n".join(["text,label", *lines]) + "\n", "utf-8")
+    result = command("train", "--data", pairs, "--base", tiny_model, "--out", tmp_path / "m",
+                     "--set", f"training.also=[{beside}]", "--json", *QUICK)  # fmt: skip
+    assert result.code == 0, result.err
+    assert [own["loss"] for own in result.json["losses"]] == ["mnrl", "batch_hard"]
+    assert "loss of beside (1): batch_hard: " in result.err
+    assert result.json["losses"][1]["data"] == "beside (1)"
+
+
+@pytest.mark.parametrize(
+    ("columns", "loss", "needs"),
+    [
+        ({"anchor": 0, "positive": 1}, "triplet", "needs triplets"),
+        ({"anchor": 0, "positive": 1}, "cosent", "needs scored"),
+        ({"text": 0, "label": 3}, "cosent", "the data are labelled"),
+        ({"anchor": 0, "positive": 1, "negative": 2}, "batch_all", "the data are triplets"),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_refused_before_a_model_is_loaded(
+    command, tiny_model, tmp_path, jsonl, monkeypatch, columns, loss, needs
+):
+    from embedtune.embed import loading
+
+    def refuse(*arguments, **further):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(loading, "load_resolved", refuse)
+    result = command("train", "--data", jsonl("data", **columns), "--base", tiny_model,
+                     "--out", tmp_path / "m", "--set", f"training.loss={loss}", *QUICK)  # fmt: skip
+    assert result.code == 2, result.err
+    assert needs in result.err
+    for format in ("pairs", "triplets", "scored", "labelled"):
+        assert re.search(rf"^embedtune: +{format} \(.+\): \w+", result.err, re.MULTILINE), (
+            result.err
+        )
+    assert not (tmp_path / "m").exists()
+
+
+# ---- a cross-encoder that teaches
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tiny_model, tmp_path_factory):
+    """One with the tokenizer of the tiny model, and random weights."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(3)
+    folder, out = tmp_path_factory.mktemp("cross"), tmp_path_factory.mktemp("teacher") / "model"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(folder)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1,
+                        num_attention_heads=2, intermediate_size=32, num_labels=1,
+                        max_position_embeddings=64, initializer_range=0.5)  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    CrossEncoder(str(folder), device="cpu").save_pretrained(str(out))
+    return out
+
+
+@pytest.mark.parametrize("loss", ["margin_mse", "distill_kl"])
+def test_a_teacher_in_a_folder_is_learnt_from(
+    command, tiny_model, cross_encoder, tmp_path, jsonl, loss
+):
+    source = jsonl("triplets", anchor=0, positive=1, negative=2)
+    result = command("train", "--data", source, "--base", tiny_model, "--out", tmp_path / "m",
+                     "--set", f"training.loss={loss}", "--set",
+                     f"training.teacher={cross_encoder}", "--json", *QUICK)  # fmt: skip
+    assert result.code == 0, result.err
+    assert f"loss of train: {loss}, as training.loss says" in result.err
+    assert (tmp_path / "m" / "modules.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [("nowhere", "there is no such folder"), ("tiny", "is an embedding model")],
+)
+def test_a_teacher_that_cannot_judge_is_refused_before_anything_is_done(
+    command, tiny_model, tmp_path, jsonl, teacher, said
+):
+    teacher = tiny_model if teacher == "tiny" else tmp_path / teacher
+    source = jsonl("triplets", anchor=0, positive=1, negative=2)
+    result = command("train", "--data", source, "--base", tiny_model, "--out", tmp_path / "m",
+                     "--set", "training.loss=margin_mse", "--set",
+                     f"training.teacher={teacher}", *QUICK)  # fmt: skip
+    assert result.code == 2, result.err
+    assert "training.teacher: " in result.err
+    assert said in result.err
+    assert not (tmp_path / "m").exists()

@@ -285,7 +285,7 @@ def test_a_base_that_cannot_read_the_text_gives_way_to_a_static_model(
     assert result.json["verdict"] in ("do-not-ship", "inconclusive")  # 36 test queries
     systems = {system["name"]: system["metrics"] for system in result.json["systems"]}
     assert {"base", "untrained", "tuned", "bm25", "tuned + bm25"} <= set(systems)
-    assert systems["tuned"]["ndcg@10"] > systems["base"]["ndcg@10"] + 0.3
+    assert systems["tuned"]["ndcg@10"] > systems["base"]["ndcg@10"] + 0.1
     # its opponent is no model that cannot read, but the best that dev found untuned
     assert result.json["base"] in ("bm25", "untrained", "untrained + bm25")
     run = tmp_path / "runs" / "first"

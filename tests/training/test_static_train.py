@@ -122,18 +122,21 @@ def test_what_answers_a_query_is_not_held_against_it(base, tmp_path):
     """The gradient of a masked passage's own words is that of the crops and the pull alone."""
     import torch
 
-    from embedtune.training.static_train import _Lesson
+    from embedtune.training.static_train import _Lesson, words_of
 
     def gradient(excluded, word: str):
         model = load_sentence_transformer(str(base))
-        plan = plan_static(TrainingSettings(), 1, 5, len(CHUNKS))
+        plan = plan_static(TrainingSettings(), 2, 5, len(CHUNKS))
         single = [chunk(one.id, one.text.replace(".", " ").replace("。", " ")) for one in CHUNKS]
         place = {one.id: number for number, one in enumerate(single)}
-        lesson = _Lesson(model, PAIRS[:1], single, place, excluded, TrainingSettings(), plan)
+        words = words_of(model[0].embedding.weight)
+        lesson = _Lesson(
+            words, model[0].tokenizer, PAIRS[:1], single, place, excluded, TrainingSettings(), plan
+        )
         assert not len(lesson.origin)  # passages of one sentence give no crops
         lesson.loss(1).backward()
         row = model[0].tokenizer.get_vocab()[word]
-        return float(torch.linalg.vector_norm(model[0].embedding.weight.grad[row]))
+        return float(torch.linalg.vector_norm(words.moves.grad[row]))
 
     assert gradient(own, "radio") > 1e-6
     assert gradient(lambda query: frozenset({"radio", "tow"}), "radio") == 0
@@ -148,7 +151,7 @@ def test_of_a_large_corpus_the_batch_and_drawn_passages_are_ranked(base, monkeyp
     plan = plan_static(TrainingSettings(), 5, 5, len(CHUNKS))
     place = {one.id: number for number, one in enumerate(CHUNKS)}
     lesson = static_train._Lesson(
-        model, PAIRS[:2], CHUNKS[:2] + [chunk(f"x{n}", f"filler {n}") for n in range(50)],
+        static_train.words_of(model[0].embedding.weight), model[0].tokenizer, PAIRS[:2], CHUNKS[:2] + [chunk(f"x{n}", f"filler {n}") for n in range(50)],
         {**{f"x{n}": 2 + n for n in range(50)}, **{id: place[id] for id in ("tow", "night")}},
         own, TrainingSettings(), plan,
     )  # fmt: skip

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from embedtune.embed import Matrix, Similarity
-from embedtune.embed.checks import read_json_object
-from embedtune.embed.loading import load_resolved
+from embedtune.embed.checks import is_plain_encoder, read_json_object
+from embedtune.embed.loading import PoolingMode, load_resolved
 from embedtune.embed.models import ResolvedModel, resolve_model
 from embedtune.embed.packed import Packed, packable
 from embedtune.embed.tokens import NO_LIMIT
@@ -38,6 +38,7 @@ class LocalEmbedder:
             applies (`packable`).
         precision: "bf16" is about 3 times as fast on a CPU that has it, and moves vectors by a
             cosine of up to 0.0001 (up to 0.004 where the fast path does not apply).
+        pooling: Of a plain encoder, which has none of its own; others keep theirs.
     """
 
     def __init__(
@@ -48,11 +49,14 @@ class LocalEmbedder:
         batch_size: int = 32,
         precision: Precision = "fp32",
         trust_remote_code: bool = False,
+        pooling: PoolingMode | Literal["auto"] = "auto",
         progress: Progress = no_progress,
     ) -> None:
         self.resolved: ResolvedModel = resolve_model(model)
-        # vectors differ by precision, so caches must see it
-        self.name = self.resolved.label + ("" if precision == "fp32" else f" {precision}")
+        self._pooling = pooling if is_plain_encoder(self.resolved.path) else "auto"
+        # vectors differ by precision and pooling, so caches must see them
+        own = (precision if precision != "fp32" else "", self._pooling.removeprefix("auto"))
+        self.name = " ".join([self.resolved.label, *filter(None, own)])
         self._device = device
         self._batch_size = batch_size
         self._precision = precision
@@ -62,8 +66,9 @@ class LocalEmbedder:
     @functools.cached_property
     def model(self) -> "SentenceTransformer":
         return load_resolved(
-            self.resolved, device=self._device, trust_remote_code=self._trust_remote_code
-        )
+            self.resolved, device=self._device, trust_remote_code=self._trust_remote_code,
+            pooling=self._pooling,
+        )  # fmt: skip
 
     @property
     def dimension(self) -> int:

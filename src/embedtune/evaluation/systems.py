@@ -79,13 +79,18 @@ def parse_systems(texts: Iterable[str]) -> tuple[System, ...]:
     return tuple(systems)
 
 
-def open_embedder(system: System) -> Embedder:
-    """The embedder of a dense, API or hybrid system, with default settings."""
+def open_embedder(system: System, pooling: str = "auto") -> Embedder:
+    """The embedder of a dense, API or hybrid system, with default settings.
+
+    Args:
+        pooling: Of plain encoders, which have none of their own.
+    """
     if system.embedder not in EMBEDDERS:
         raise ConfigError(f"system {visible(system.label)}: has no embedder")
     if system.embedder == "hashing":
         return load_embedder("hashing", dimension=int(system.model or 256))
-    return load_embedder(system.embedder, model=system.model)
+    own = {"pooling": pooling} if system.embedder == "local" else {}
+    return load_embedder(system.embedder, model=system.model, **own)
 
 
 def matryoshka_dimensions(embedder: Embedder, own: int) -> tuple[int, ...]:

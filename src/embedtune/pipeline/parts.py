@@ -206,17 +206,18 @@ def train_into(
         check_trainable(rows, str(data), settings.training.batch_size)
     check_fits(rows, settings.training, negatives=own.method != "none")
     note = unreadable(given.data.chunks, tokens_of(base), base)
-    if note and not settings.training.allow_unknown_tokens:
+    told = settings.training.allow_unknown_tokens or settings.training.new_tokens != "off"
+    if note and not told:
         raise ConfigError(note)
     for line in given.notes:
         console.say(f"  {line}")
-    metric = settings.evaluation.metric
     further = further_examples(settings)
     recipe = Recipe(
         "train",
         1,
         {
             "training": plain(settings.training),
+            "model": plain(settings.model, "base"),
             "evaluation": plain(settings.evaluation, "rivals"),
             "negatives": plain(own),
         },
@@ -248,6 +249,7 @@ def train_into(
             rows=given.examples,
             further=further,
             hold=False,
+            model=settings.model,
         )
         (folder / "work" / NEGATIVES_FILE).unlink(missing_ok=True)
         for path in tuned.model.iterdir():
@@ -263,8 +265,7 @@ def train_into(
 
     with ranks.lead():
         done = build_folder(out, recipe, build, fresh=fresh)
-    facts = {"model": str(out), "base": base, "metric": metric, "left_out": len(given.left_out),
-             **done.facts}  # fmt: skip
+    facts = {"model": str(out), "base": base, "left_out": len(given.left_out), **done.facts}
     return TrainedModel(facts, unusable(given.rejects))
 
 
@@ -285,7 +286,7 @@ def _mine(
         chat = open_recorded_chat(settings, store) if store else None
 
         def open_base() -> Any:
-            open_system = opener(settings, given.data.chunks, _cached(vectors, console))
+            open_system = opener(settings, given.data.chunks, _cached(vectors, console, settings))
             return open_system(local(base, base))
 
         return mine_into(given, folder, open_base, chat, settings, console)
@@ -389,7 +390,7 @@ def evaluate_systems(
             reading.data,
             settings.evaluation,
             near_duplicates=[(chunks[one].id, chunks[other].id) for one, other in pairs],
-            embedder_of=_cached(store, console),
+            embedder_of=_cached(store, console, settings),
         )
         queries = len(evaluator.queries(split))
         scores = tuple(evaluator.score(system, split) for system in parsed)
@@ -430,7 +431,7 @@ def compare_models(
         console.say(f"  {line}")
     own, others = settings.evaluation, []
     with Store(_vector_store()) as store:
-        open_system = opener(settings, given.data.chunks, _cached(store, console))
+        open_system = opener(settings, given.data.chunks, _cached(store, console, settings))
         if base_system.label == base:
             base_system = local(base, "base")
         tokens = tokens_of(base_system.model)
@@ -527,12 +528,13 @@ def _vector_store() -> Path:
     return Path(base) / "embedtune" / "vectors.sqlite"
 
 
-def _cached(store: Store, console: Console) -> Any:
+def _cached(store: Store, console: Console, settings: RunSettings | None = None) -> Any:
     from embedtune.embed.recorded import RecordedEmbedder
 
     def open_cached(system: System) -> RecordedEmbedder:
         report = console.progress(f"texts encoded by {system.label}")
-        return RecordedEmbedder(open_embedder(system), store, progress=report)
+        opened = open_embedder(system, settings.model.pooling if settings else "auto")
+        return RecordedEmbedder(opened, store, progress=report)
 
     return open_cached
 

@@ -93,13 +93,16 @@ def check_model(name: str, settings: RunSettings) -> None:
     """
     from embedtune.embed.checks import check_model_folder, dimension_in
     from embedtune.embed.models import resolve_model
+    from embedtune.training.lora import check_installed
     from embedtune.training.plan import matryoshka_dimensions
 
     if is_static(name):
         check_static(name, settings.training)
         return
     resolved = resolve_model(name)
-    check_model_folder(resolved.path, modules_required=not resolved.source.startswith("hub"))
+    check_model_folder(resolved.path, modules_required=settings.model.pooling == "auto")
+    if settings.training.lora != "off":
+        check_installed()
     dimension = dimension_in(resolved.path)
     if dimension is not None:
         matryoshka_dimensions(settings.training.matryoshka, dimension)

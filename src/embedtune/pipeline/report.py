@@ -135,6 +135,7 @@ def _training(run: Path, stage: StageFolder) -> dict[str, Any]:
             best_step=facts["best_step"],
             best_score=facts["best_score"],
             base_score=facts["base_score"],
+            metric=facts.get("metric", "ndcg@10"),
             alpha=facts["alpha"],
             pairs=plan["pairs"],
             seconds=stage.manifest["seconds"],

@@ -18,7 +18,7 @@ from embedtune.files import visible, write_bytes, write_text
 from embedtune.pipeline.audit import audit_dataset
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
-from embedtune.pipeline.material import further_examples
+from embedtune.pipeline.material import check_fits, further_examples
 from embedtune.pipeline.mine import account_facts, chosen, load_against, mine_into
 from embedtune.pipeline.preflight import preflight
 from embedtune.pipeline.recipes import (
@@ -347,7 +347,9 @@ class _Stages:
         """Negatives for training, where the settings or the data have some."""
         loaded = load_dataset(dataset.path)
         own = chosen(self.settings.negatives, loaded)
-        if own.method == "none":
+        rows, mined = loaded.examples.get("train", ()), own.method != "none"
+        check_fits(rows, self.settings.training, negatives=mined)
+        if not mined:
             return None
         base = self.settings.model.base[0]
         asked = own.check == "llm"
@@ -371,6 +373,7 @@ class _Stages:
             1,
             {
                 "training": plain(self.settings.training),
+                "model": plain(self.settings.model, "base"),
                 "evaluation": plain(self.settings.evaluation, "rivals"),
             },
             {f"base {place}": label_of(base) for place, base in enumerate(bases)},
@@ -383,7 +386,8 @@ class _Stages:
             name = self._best_base(loaded)
             training, notes, unread = self.settings.training, [], ""
             note = unreadable(loaded.data.chunks, tokens_of(name), name)
-            if note and not training.allow_unknown_tokens:
+            told = training.allow_unknown_tokens or training.new_tokens != "off"
+            if note and not told:
                 unread, name, training = name, STATIC, instead(training)
                 notes.append(f"{note}; a static model of the passages is trained instead")
                 self.console.say(notes[0])
@@ -403,6 +407,7 @@ class _Stages:
                 against=load_against(negatives.path) if negatives else Against(),
                 rows=loaded.examples,
                 further=further_examples(self.settings),
+                model=self.settings.model,
             )
             return {"base": name, "unreadable": unread, "trained": True, "notes": notes,
                     **tuned.facts()}  # fmt: skip
@@ -491,6 +496,6 @@ class _Stages:
         # vectors of an API are paid for, and shared across runs like answers
         store = self.answers if system.kind == "api" else self.vectors
         return RecordedEmbedder(
-            open_embedder(system), store,
+            open_embedder(system, self.settings.model.pooling), store,
             progress=self.console.progress(f"texts encoded by {system.label}"),
         )  # fmt: skip

@@ -20,6 +20,7 @@ from embedtune.retrieve.order import tie_breaker
 from embedtune.training.builders import Teacher
 from embedtune.training.examples import from_pairs
 from embedtune.training.merge import merge_curve
+from embedtune.training.options import AS_IT_IS, ModelSettings
 from embedtune.training.plan import TrainingSettings, device_and_precision, plan_training
 from embedtune.training.sweep import Candidate, Chosen, Trial, alphas, candidates, search
 from embedtune.training.train import train
@@ -56,6 +57,7 @@ def find_recipe(
     minutes: float,
     console: Console,
     teacher: Teacher | None = None,
+    model: ModelSettings = AS_IT_IS,
 ) -> Chosen | None:
     """The best recipe for what ``training`` leaves ``auto``; None where there is too little data.
 
@@ -86,7 +88,15 @@ def find_recipe(
         key = (candidate, rung)
         if key not in known:
             known[key] = _trial(
-                candidate, rung, rungs[rung], base, work / "trial", excluded, training, teacher
+                candidate,
+                rung,
+                rungs[rung],
+                base,
+                work / "trial",
+                excluded,
+                training,
+                teacher,
+                model,
             )
             _keep(work / FILE, base, known[key])
         done.append(known[key])
@@ -154,6 +164,7 @@ def _trial(
     excluded: Callable[[str], frozenset[str]],
     training: TrainingSettings,
     teacher: Teacher | None,
+    model: ModelSettings,
 ) -> Trial:
     """Train a candidate as the final model will be, and judge its merges with the base."""
     import time
@@ -179,10 +190,11 @@ def _trial(
         score=score,
         settings=settings,
         teacher=teacher,
+        model_settings=model,
     )
     original, tuned, scratch = (
-        load_sentence_transformer(path, device=device)
-        for path in (base, str(trained.model), str(trained.model))
+        load_sentence_transformer(path, device=device, pooling=model.pooling)
+        for path in (str(trained.base or base), str(trained.model), str(trained.model))
     )
     ends = {0.0: trained.base_score, 1.0: trained.best_score}
     curve = merge_curve(

@@ -58,11 +58,13 @@ class Tuned:
     curve: tuple[MergePoint, ...]  # empty when merging was off
     search: Chosen | None = None  # how the recipe was found, where it was looked for
     losses: tuple[ChosenLoss, ...] = ()  # of each data set
+    metric: str = "ndcg@10"  # that dev scores are in
 
     def facts(self) -> dict[str, Any]:
         """What a manifest keeps of it."""
         trained = self.trained
         return {
+            "metric": self.metric,
             "alpha": self.alpha,
             "dev": self.dev,
             "losses": [asdict(chosen) for chosen in self.losses],
@@ -214,6 +216,7 @@ def tune(
         minutes=minutes,
         console=console,
         teacher=teacher,
+        model=model,
     ) if minutes and training.max_steps is None and own.pairs and not static else None  # fmt: skip
     if chosen:
         training = chosen.candidate.settings(training)
@@ -271,7 +274,8 @@ def tune(
     )  # fmt: skip
     write_json(work / "merge.json", [asdict(point) for point in curve])
     (work / FILE).unlink(missing_ok=True)
-    return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen, losses)
+    return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen, losses,
+                 "Spearman" if in_order else evaluation.metric)  # fmt: skip
 
 
 def _train_static(

@@ -46,6 +46,7 @@ class TrainingFacts:
     best_step: int | None = None  # 0: no checkpoint was better than the base
     best_score: float | None = None  # on dev
     base_score: float | None = None  # on dev
+    metric: str = METRIC  # that the scores on dev are in
     alpha: float | None = None  # weight of the tuned model in the merge with its base
     pairs: int | None = None
     seconds: float | None = None
@@ -459,13 +460,13 @@ def _training(training: TrainingFacts | None, t: Any) -> dict[str, Any] | None:
         for name in ("loss", "dev")
     )  # fmt: skip
     found: dict[str, Any] = {"facts": training, "sentences": [], "loss": None, "dev": None}
-    base = training.base_score
+    base, metric = training.base_score, LABELS.get(training.metric, training.metric)
     if training.best_step == 0:
         found["sentences"].append(t("training.none.better", base=score(base)))
     elif training.best_step is not None:
         found["sentences"].append(
             t("training.best", step=training.best_step, best=score(training.best_score),
-              base=score(base))
+              base=score(base), metric=metric)
         )  # fmt: skip
     if training.alpha is not None and training.alpha < 1:
         found["sentences"].append(t("training.merged", alpha=percent(training.alpha)))
@@ -476,7 +477,7 @@ def _training(training: TrainingFacts | None, t: Any) -> dict[str, Any] | None:
     if len(devs) > 1:
         step, best = max(devs, key=lambda point: point[1])
         label = t("training.dev.label", first=score(devs[0][1] if base is None else base),
-                  best=score(best), step=step)  # fmt: skip
+                  best=score(best), step=step, metric=metric)  # fmt: skip
         found["dev"] = charts.curve_chart(
             devs, t("step"), label,
             mark=training.best_step, line=None if base is None else (base, t("base.line")),

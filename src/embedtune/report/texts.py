@@ -147,10 +147,10 @@ ENGLISH: Texts = {
     "training": "Training",
     "training.loss": "Training loss",
     "training.loss.label": "Training loss over {steps} steps, from {first} to {last}.",
-    "training.dev": "nDCG@10 on dev",
-    "training.dev.label": "nDCG@10 on dev by step: {first} before training, best {best} at step "
+    "training.dev": "Scores on dev",
+    "training.dev.label": "{metric} on dev by step: {first} before training, best {best} at step "
     "{step}.",
-    "training.best": "Best checkpoint at step {step}: nDCG@10 {best} on dev, {base} before "
+    "training.best": "Best checkpoint at step {step}: {metric} {best} on dev, {base} before "
     "training.",
     "training.none.better": "No checkpoint was better on dev than the base ({base}).",
     "training.merged": "Chosen on dev: {alpha} of the tuned weights merged with the base.",

@@ -1,7 +1,8 @@
 """Training of a static model: few large steps over the whole corpus, near where it began.
 
-Every step ranks the passages for the queries, and for sentences cropped out of passages, and pulls
-the words' vectors towards their start: what the pairs say nothing about stays lexical search.
+Every step ranks the passages for the queries, and for sentences cropped out of passages. What is
+learnt of a word is above all its weight, one number, for which few pairs are enough; then where it
+moves. Both are pulled towards their start: what the pairs say nothing about stays lexical search.
 """
 
 import logging
@@ -37,10 +38,12 @@ from embedtune.training.warmup import cropped_pairs
 log = logging.getLogger(__name__)
 
 STEPS = 60
-RATE = 0.003
+RATE = 0.003  # of the moves
+RATE_OF_WEIGHTS = 0.05
 BATCH = 512  # pairs a step, at most
 CROPS = 300  # cropped sentences a step
-PULL = 6.0  # times the squared way of all rows from the start, over the number of pairs
+PULL = 30.0  # times the squared moves of all words, over the number of pairs
+PULL_OF_WEIGHTS = 1.0  # times the squared logarithms of their factors, over the same
 PASSAGES = 2000  # ranked in a step; of more, so many are drawn
 EVALUATIONS = 4
 UNUSED = ("lora", "new_tokens", "freeze_layers", "trainer", "also", "adaptive_layers")
@@ -108,7 +111,8 @@ def train_static(
         )
     model = load_sentence_transformer(str(base), device="cpu")
     plan = plan_static(settings, len(usable), model.get_embedding_dimension(), len(chunks))
-    lesson = _Lesson(model, usable, chunks, place, excluded, settings, plan)
+    words = words_of(model[0].embedding.weight)
+    lesson = _Lesson(words, model[0].tokenizer, usable, chunks, place, excluded, settings, plan)
     base_score = float(score(model))
     checkpoints, best = work / "checkpoints", work / "best"
     resume = last_whole_checkpoint(checkpoints)
@@ -116,14 +120,17 @@ def train_static(
         shutil.rmtree(best, ignore_errors=True)
     else:
         log.warning("training goes on from %s", resume.name)
-    optimiser = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
-    parts = {"model": model, "optimiser": optimiser}
+    optimiser = torch.optim.Adam([
+        {"params": [words.moves], "lr": plan.learning_rate},
+        {"params": [words.factors], "lr": plan.learning_rate * RATE_OF_WEIGHTS / RATE},
+    ])  # fmt: skip
+    parts = {"words": words, "optimiser": optimiser}
     state = load_state(resume, parts) if resume else {"step": 0, "rows": [], "since": []}
     history = History(work / "history.jsonl", state["rows"], settings.report_to)
     keep_best = BestModel(
         best,
         score,
-        Watch([chunk.embedded for chunk in chunks], _vectors, load_sentence_transformer(str(base))),
+        Watch([chunk.embedded for chunk in chunks], _vectors, model),
         last=settings.keep == "last",
     )
     since: list[float] = state["since"]
@@ -142,6 +149,7 @@ def train_static(
         optimiser.step()
         progress(step, plan.steps)
         if step % plan.evaluate_every == 0 or step == plan.steps:
+            model[0].embedding.weight.data.copy_(words())
             check_finite(model, step)
             history.add({**where, **keep_best(model, epoch=where["epoch"], steps=step)})
             save_state(checkpoints, step, parts, {"step": step, "rows": history.rows,
@@ -183,6 +191,27 @@ def plan_static(settings: TrainingSettings, pairs: int, dimension: int, corpus: 
     return replace(plan, evaluate_every=every, log_every=log_every)
 
 
+def words_of(start: Any) -> Any:  # a torch module; torch is imported below
+    """Gives (words, dimension): each row of ``start`` times a factor of its own, and moved."""
+    import torch
+
+    class Module(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("start", start.detach().clone())
+            self.factors = torch.nn.Parameter(torch.zeros(len(start), 1))  # their logarithms
+            self.moves = torch.nn.Parameter(torch.zeros_like(start))
+
+        def forward(self) -> Any:
+            return self.start * self.factors.exp() + self.moves
+
+        def way(self) -> Any:
+            """How far all is from its start, as the loss counts it."""
+            return PULL * self.moves.square().sum() + PULL_OF_WEIGHTS * self.factors.square().sum()
+
+    return Module()
+
+
 @dataclass(frozen=True, slots=True)
 class _Bags:
     """Texts as bags of token ids."""
@@ -199,10 +228,10 @@ class _Bags:
         return torch.nn.functional.normalize(found, dim=1)
 
 
-def _bags(model: Any, texts: Sequence[str]) -> _Bags:
+def _bags(tokenizer: Any, texts: Sequence[str]) -> _Bags:
     import torch
 
-    encoded = model[0].tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return _Bags(tuple(torch.tensor(one.ids or [0]) for one in encoded))
 
 
@@ -211,7 +240,8 @@ class _Lesson:
 
     def __init__(
         self,
-        model: Any,
+        words: Any,
+        tokenizer: Any,
         pairs: Sequence[Pair],
         chunks: Sequence[Chunk],
         place: Mapping[str, int],
@@ -219,19 +249,18 @@ class _Lesson:
         settings: TrainingSettings,
         plan: Plan,
     ) -> None:
-        self.weight = model[0].embedding.weight
-        self.start = self.weight.detach().clone()
+        self.words = words
         self.plan, self.seed = plan, settings.seed
-        self.passages = _bags(model, [chunk.embedded for chunk in chunks])
-        self.queries = _bags(model, [pair.anchor for pair in pairs])
+        self.passages = _bags(tokenizer, [chunk.embedded for chunk in chunks])
+        self.queries = _bags(tokenizer, [pair.anchor for pair in pairs])
         self.own = np.array([place[pair.chunk] for pair in pairs])
         self.barred = [
             [place[id] for id in excluded(pair.query) if id in place and id != pair.chunk]
             for pair in pairs
         ]
         crops = cropped_pairs(chunks, seed=settings.seed)
-        self.sentences = _bags(model, [crop.anchor for crop in crops])
-        self.rests = _bags(model, [crop.positive for crop in crops])
+        self.sentences = _bags(tokenizer, [crop.anchor for crop in crops])
+        self.rests = _bags(tokenizer, [crop.positive for crop in crops])
         self.origin = np.array([place[crop.chunk] for crop in crops], int)
 
     def loss(self, step: int) -> Any:
@@ -243,9 +272,10 @@ class _Lesson:
         crops = draw.permutation(len(self.origin))[:CROPS]
         shown = self._shown(draw, [*self.own[rows], *self.origin[crops]])
         at = {passage: column for column, passage in enumerate(shown)}
-        corpus = self.passages.embed(self.weight, shown)
+        weight = self.words()
+        corpus = self.passages.embed(weight, shown)
 
-        scores = self.queries.embed(self.weight, rows) @ corpus.T / self.plan.temperature
+        scores = self.queries.embed(weight, rows) @ corpus.T / self.plan.temperature
         barred = [
             (line, at[passage])
             for line, row in enumerate(rows)
@@ -258,13 +288,13 @@ class _Lesson:
             )
         loss = cross_entropy(scores, torch.tensor([at[passage] for passage in self.own[rows]]))
         if len(crops):
-            asked = self.sentences.embed(self.weight, crops)
+            asked = self.sentences.embed(weight, crops)
             # the passage without the sentence stands in the place of the whole one
-            rest = (asked * self.rests.embed(self.weight, crops)).sum(dim=1, keepdim=True)
+            rest = (asked * self.rests.embed(weight, crops)).sum(dim=1, keepdim=True)
             own = torch.tensor([at[passage] for passage in self.origin[crops]])
             scores = (asked @ corpus.T).scatter(1, own[:, None], rest) / self.plan.temperature
             loss = loss + cross_entropy(scores, own)
-        return loss + PULL / len(self.own) * (self.weight - self.start).square().sum()
+        return loss + self.words.way() / len(self.own)
 
     def _shown(self, draw: np.random.Generator, needed: Sequence[int]) -> list[int]:
         """The passages ranked in a step, the ``needed`` ones among them."""

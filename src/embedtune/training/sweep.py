@@ -81,6 +81,8 @@ def candidates(settings: TrainingSettings, epochs: float, negatives: int) -> lis
         negatives: How many a pair may bring (0: none were mined).
     """
     rates = LEARNING_RATES if settings.learning_rate == "auto" else (settings.learning_rate,)
+    if settings.lora != "off" and settings.learning_rate == "auto":
+        rates = tuple(4 * rate for rate in rates)  # so much more do adapters need
     spans = (epochs, 2 * epochs) if settings.epochs == "auto" else (float(settings.epochs),)
     degrees = TEMPERATURES if settings.temperature == "auto" else (settings.temperature,)
     counts: tuple[int, ...] = (negatives,)
