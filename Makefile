@@ -20,3 +20,4 @@ bench-quality:
 	$(RUN) benchmarks/quality.py $(addprefix $(DATA)/,medquad nvidia_10k onet_jobs securities_law) --seeds 3 --json
 prove:
 	$(RUN) benchmarks/kills.py --progress .prove/kills.jsonl --write docs/proofs.md
+	$(RUN) benchmarks/training_kills.py --progress .prove/training_kills.jsonl --write docs/proofs.md

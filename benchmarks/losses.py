@@ -3,9 +3,9 @@
     python benchmarks/losses.py [--data DIR] [--loss NAME …] [--rows N] [--fresh] [--json]
 
 Trained is all-MiniLM-L6-v2, made to read 64 tokens, through the same ``train()`` as the command, at
-full dimension, with a learning rate of 1e-4 and batches of 16 (32 for losses that live on large
-ones), since one epoch of so few rows has few steps. Rows are drawn by seed, four times as many
-where a row is a sentence or two. Judged, on dev only:
+full dimension, with the defaults otherwise. Rows are drawn by seed, four times as many where a row
+is a sentence or two. Of rows with passages one epoch has few steps: there the learning rate is 1e-4
+and a batch 16 rows (32 for losses that live on large ones). Judged, on dev only:
 
 - pairs (medquad) and triplets (medquad_triplets): nDCG@10 of the dev queries over their passages
   and 161 others; of triplets also the share whose passage is nearer than its negative;
@@ -82,7 +82,12 @@ class Arm:
         return f"{self.loss} + {self.wrapper}" if self.wrapper else self.loss
 
     @property
+    def few(self) -> bool:
+        return self.data in ("pairs", "triplets")
+
+    @property
     def settings(self) -> TrainingSettings:
+        large = LOSSES[self.loss].batches == "large"
         guided = self.loss in ("gist", "cached_gist", "embed_distill")
         return TrainingSettings(
             loss=self.loss,
@@ -91,8 +96,8 @@ class Arm:
             adaptive_layers=self.shallow,
             guide=str(BASE) if guided else None,
             teacher="mnrl" if self.loss in ("margin_mse", "distill_kl") else None,
-            learning_rate=RATE,
-            batch_size=BATCH * (1 + (LOSSES[self.loss].batches == "large")),
+            learning_rate=RATE if self.few else "auto",
+            batch_size=BATCH * (1 + large) if self.few else "auto",
             evaluate_every=10**6,
             keep="last",
             seed=SEED,
@@ -251,6 +256,8 @@ def figures(model: Any, arm: Arm, metrics: Metrics) -> dict[str, float]:
 
 
 def make_bases() -> None:
+    if STUDENT.is_dir():
+        return
     base = load_sentence_transformer(NAME, device="cpu")
     base.max_seq_length = TOKENS
     base.save(str(BASE), create_model_card=False)
@@ -335,7 +342,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--loss", action="append", help="only lines of these names")
+    parser.add_argument("--loss", nargs="+", help="only lines of these names")
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--json", action="store_true")

@@ -254,9 +254,10 @@ def prove(
         while (
             (done := sum(found.kills for found in rounds)) < kills
             or sum(found.in_saves for found in rounds) < in_saves
+            or len(rounds) < len(engines)
         ):  # fmt: skip
             number = max((found.number for found in rounds), default=0) + 1
-            engine = engines[number % len(engines)]
+            engine = engines[(number - 1) % len(engines)]
             rounds.append(play(number, engine, base, *calm[engine], commit))
             if progress is not None:
                 progress.parent.mkdir(parents=True, exist_ok=True)

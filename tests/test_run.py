@@ -14,7 +14,15 @@ from dataclasses import replace
 import pytest
 
 from embedtune.errors import ConfigError, IntegrityError, LockedError, ResourceError
-from embedtune.run import Recipe, RunDirectory, build_folder, check_run_id, find_stage, verify
+from embedtune.run import (
+    Recipe,
+    RunDirectory,
+    build_folder,
+    check_run_id,
+    find_stage,
+    verify,
+    versions,
+)
 
 READ = Recipe("read", 1, {"tokens": 256}, {"model": "minilm@1"}, {"docs": "d1"})
 
@@ -384,3 +392,47 @@ def test_half_done_work_can_be_thrown_away(tmp_path):
     other = replace(READ, settings={"tokens": 128})
     made = build_folder(tmp_path / "out", other, Builder(), fresh=True)
     assert set(made.manifest["outputs"]) == {"part/out.txt"}
+
+
+def test_half_done_training_goes_on_with_the_same_libraries_and_seed_only(tmp_path):
+    """What differs is listed by its whole name; a whole stage stays whole after an update."""
+    begun = replace(
+        READ,
+        settings={"training": {"seed": 42, "lora": {"rank": 8}}},
+        libraries={"torch": "2.12.0", "transformers": "5.0"},
+    )
+    for changed, said in (
+        (replace(begun, libraries={**begun.libraries, "torch": "2.13.0"}),
+         r"\(libraries\.torch 2\.12\.0 → 2\.13\.0\)"),
+        (replace(begun, settings={"training": {"seed": 7, "lora": {"rank": 8}}}),
+         r"\(settings\.training\.seed 42 → 7\)"),
+        (replace(begun, settings={"training": {"seed": 42, "lora": "off"}}),
+         r"settings\.training\.lora None → off; settings\.training\.lora\.rank 8 → None"),
+        (replace(begun, inputs={"data": "other"}), r"inputs\.data changed"),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError):
+            build_folder(tmp_path / "out", begun, stopped)
+        with pytest.raises(IntegrityError, match=said) as caught:
+            build_folder(tmp_path / "out", changed, Builder())
+        assert caught.value.exit_code == 7
+        assert list((tmp_path / ".out.work").glob("*/half.txt"))
+    build = Builder()
+    build_folder(tmp_path / "out", begun, build)
+    updated = replace(begun, libraries={"torch": "2.13.0"})
+    assert not build_folder(tmp_path / "out", updated, build).fresh
+    assert build.calls == 1
+
+
+def test_in_a_run_half_done_work_of_other_libraries_is_begun_afresh(run):
+    begun = replace(READ, libraries={"torch": "2.12.0"})
+    with pytest.raises(RuntimeError):
+        run.stage("01-read", begun, stopped)
+    made = run.stage("01-read", replace(READ, libraries={"torch": "2.13.0"}), Builder())
+    assert set(made.manifest["outputs"]) == {"part/out.txt"}
+    assert made.manifest["recipe"]["libraries"] == {"torch": "2.13.0"}
+
+
+def test_versions_are_those_installed():
+    import numpy
+
+    assert versions("numpy", "no-such-library-anywhere") == {"numpy": numpy.__version__}

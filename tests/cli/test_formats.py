@@ -167,6 +167,10 @@ def test_a_run_takes_pairs_as_it_takes_a_beir_folder(command, tiny_model, tmp_pa
     assert (tmp_path / "run" / "07-negatives" / "negatives.jsonl").is_file()
     facts = json.loads((tmp_path / "run" / "08-training" / "manifest.json").read_text("utf-8"))
     assert facts["facts"]["plan"]["negatives_per_pair"] == 2
+    assert [own["loss"] for own in facts["facts"]["losses"]] == ["mnrl"]
+    assert "loss of train: mnrl: the passages of a batch" in result.err
+    report = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "loss of train</th><td><code>mnrl</code>" in report
 
 
 # ---- each format trains with the loss for it, and the user is told which

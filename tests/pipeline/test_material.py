@@ -1,11 +1,19 @@
 """What a training learns from: the loss that fits, and a teacher's scores."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from embedtune.datasets.formats import LabelledRow, PairRow, ScoredRow
 from embedtune.errors import ConfigError
-from embedtune.pipeline.material import check_fits, check_helpers, open_teacher, own_examples
+from embedtune.pipeline.material import (
+    check_fits,
+    check_helpers,
+    labels_of_helpers,
+    open_teacher,
+    own_examples,
+)
 from embedtune.records import Pair
 from embedtune.training.plan import TrainingSettings
 
@@ -121,3 +129,12 @@ def test_all_faults_of_guide_and_teacher_are_told(tiny_model, tmp_path):
 
 def test_a_guide_and_a_teacher_that_are_there_pass(tiny_model, cross_encoder):
     check_helpers(TrainingSettings(guide=str(tiny_model), teacher=str(cross_encoder)))
+
+
+def test_a_teacher_that_changed_is_another_one(cross_encoder, tmp_path):
+    assert labels_of_helpers(TrainingSettings()) == {}
+    copy = shutil.copytree(cross_encoder, tmp_path / cross_encoder.name)
+    assert labels_of_helpers(taught(copy)) == labels_of_helpers(taught(cross_encoder))
+    config = copy / "config.json"
+    config.write_text(config.read_text("utf-8") + " ", "utf-8")
+    assert labels_of_helpers(taught(copy)) != labels_of_helpers(taught(cross_encoder))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from embedtune.errors import ConfigError
 from embedtune.records import Pair
@@ -42,17 +43,32 @@ def without_dropout(model: Path, folder: Path) -> Path:
 
 
 PROCESS = """
-    import sys
+    import json, os, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
     from test_ranks import trained
+    from embedtune.errors import ResourceError
     from embedtune.training import ranks
 
-    if ranks.rank():
-        ranks.help_out()
-    else:
-        with ranks.lead():
-            trained(Path(sys.argv[2]), Path(sys.argv[3]), eval(sys.argv[4]))
+    def dies(*arguments, own=ranks.do_share, steps=[]):
+        steps.append(1)
+        if len(steps) == 5:
+            os._exit(9)
+        return own(*arguments)
+
+    runs = json.loads(sys.argv[4])  # name of a folder -> settings
+    if ranks.rank() and sys.argv[5:] == ["dies"]:
+        ranks.do_share = dies
+    try:
+        if ranks.rank():
+            ranks.help_out()
+        else:
+            with ranks.lead():
+                for name, changes in runs.items():
+                    trained(Path(sys.argv[2]), Path(sys.argv[3]) / name, changes)
+    except ResourceError as error:
+        print(error)
+        os._exit(6)
 """
 
 
@@ -91,29 +107,68 @@ def together(count: int, arguments: list[str]) -> list[subprocess.CompletedProce
     return ended
 
 
-@pytest.mark.parametrize("changes", [{}, {"tokens_at_once": 40, "loss": "cached_mnrl"}])
-def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_model, tmp_path, changes):
-    from safetensors.numpy import load_file
+RUNS = {"whole": {}, "portions": {"tokens_at_once": 40, "loss": "cached_mnrl"}}
 
+
+def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_model, tmp_path):
+    """In two trainings, one after the other, as a search for the recipe does."""
     base = without_dropout(tiny_model, tmp_path / "base")
-    alone = trained(base, tmp_path / "alone", changes)
     ended = together(
-        2,
-        ["-c", textwrap.dedent(PROCESS), str(HERE), str(base), str(tmp_path / "two"),
-         repr(changes)],
-    )  # fmt: skip
-    assert [process.returncode for process in ended] == [0, 0], ended[0].stderr + ended[1].stderr
-    one = load_file(alone.model / "model.safetensors")
-    two = load_file(tmp_path / "two" / "model" / "model.safetensors")
-    assert one.keys() == two.keys()
-    for name, weights in one.items():
-        np.testing.assert_allclose(two[name], weights, atol=1e-6, err_msg=name)
-    rows = (tmp_path / "two" / "history.jsonl").read_text().splitlines()
-    losses = [row["loss"] for row in map(json.loads, rows) if "loss" in row]
-    assert losses == pytest.approx(
-        [row["loss"] for row in alone.history if "loss" in row], abs=1e-6
+        2, ["-c", textwrap.dedent(PROCESS), str(HERE), str(base), str(tmp_path), json.dumps(RUNS)]
     )
-    assert len(losses) > 2
+    assert [process.returncode for process in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    for name, changes in RUNS.items():
+        alone = trained(base, tmp_path / "alone" / name, changes)
+        one, two = (
+            load_file(folder / "model.safetensors")
+            for folder in (alone.model, tmp_path / name / "model")
+        )
+        assert one.keys() == two.keys()
+        for part, weights in one.items():
+            np.testing.assert_allclose(two[part], weights, atol=1e-6, err_msg=part)
+        rows = (tmp_path / name / "history.jsonl").read_text().splitlines()
+        losses = [row["loss"] for row in map(json.loads, rows) if "loss" in row]
+        assert len(losses) == 6
+        assert losses == pytest.approx(
+            [row["loss"] for row in alone.history if "loss" in row], rel=2e-6
+        )
+
+
+def test_where_another_process_dies_the_first_ends_and_the_training_can_be_resumed(
+    tiny_model, tmp_path
+):
+    base = without_dropout(tiny_model, tmp_path / "base")
+    first, other = together(
+        2,
+        ["-c", textwrap.dedent(PROCESS), str(HERE), str(base), str(tmp_path),
+         json.dumps({"two": {}}), "dies"],
+    )  # fmt: skip
+    assert (first.returncode, other.returncode) == (6, 9), first.stderr
+    assert "another process of this training has ended" in first.stdout
+    assert (tmp_path / "two" / "checkpoints" / "checkpoint-3").is_dir()
+    alone = trained(base, tmp_path / "alone", {})
+    # and alone it goes on: nothing in a checkpoint is of two processes
+    again = trained(base, tmp_path / "two", {})
+    losses = [[row["loss"] for row in own.history if "loss" in row] for own in (alone, again)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-6)
+
+
+def test_torchrun_trains_with_two_processes_and_one_of_them_speaks(
+    small_beir, tiny_model, tmp_path
+):
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+         "--master-port", str(free_port()), "-m", "embedtune",
+         "train", "--data", str(small_beir), "--base", str(tiny_model), "--out", str(out), "--json",
+         "--set", "training.max_steps=6", "--set", "evaluation.probe=none"],
+        capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["model"] == str(out)
+    assert (out / "model.safetensors").is_file()
+    assert not (tmp_path / ".out.work").exists()
 
 
 def test_a_batch_is_divided_in_order_by_tokens():

@@ -291,3 +291,33 @@ def test_distilling_needs_words(tiny_model):
 
     with pytest.raises(NothingUsable):
         distil_static(SentenceTransformer(str(tiny_model)), ["robot"], StaticSettings())
+
+
+def test_what_commands_ask_of_a_folder_is_answered_without_loading_it(tmp_path):
+    from embedtune.embed.checks import dimension_in
+    from embedtune.embed.loading import load_sentence_transformer
+    from embedtune.embed.local import MemoryEmbedder
+    from embedtune.embed.tokens import NO_LIMIT, load_tokens
+
+    chinese = PASSAGES[3:]  # none of the words that every model is tried with
+    build_static(chinese, StaticSettings()).save(str(tmp_path / "m"), create_model_card=False)
+    assert dimension_in(tmp_path / "m") == 3
+    tokens = load_tokens(str(tmp_path / "m"))
+    assert tokens.max_tokens == NO_LIMIT
+    assert tokens.unknown(["电池", "fee 电"]) == [0, 1]
+    loaded = load_sentence_transformer(str(tmp_path / "m"), device="cpu")
+    assert MemoryEmbedder(loaded, "static").max_tokens == NO_LIMIT
+    vectors = MemoryEmbedder(loaded, "static").embed(["充电" * 3000], "document")
+    assert vectors.shape == (1, 3)
+
+
+def test_damaged_weights_that_give_every_word_one_vector_are_refused(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from embedtune.embed.loading import load_sentence_transformer
+
+    build_static(PASSAGES, StaticSettings()).save(str(tmp_path / "m"), create_model_card=False)
+    file = tmp_path / "m" / "model.safetensors"
+    save_file({name: np.ones_like(rows) for name, rows in load_file(file).items()}, file)
+    with pytest.raises(IntegrityError, match="same vector"):
+        load_sentence_transformer(str(tmp_path / "m"), device="cpu")

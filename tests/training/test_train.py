@@ -1,19 +1,13 @@
 """Training itself, on a tiny random model: it learns, stops when it must, and survives kills."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
-from embedtune.files import sha256_of
 from embedtune.records import Pair
 from embedtune.training.checkpoints import last_whole_checkpoint, seal
 from embedtune.training.examples import from_pairs
@@ -162,46 +156,6 @@ def test_low_precision_trains_too(tiny_model, tmp_path, precision):
         settings=FAST.model_copy(update={"precision": precision}),
     )  # fmt: skip
     assert trained.best_score > trained.base_score
-
-
-CHILD = """
-    import os, signal, sys
-    from pathlib import Path
-    sys.path.insert(0, sys.argv[1])
-    from test_train import FAST, accuracy, excluded_of, topic_pairs, train
-    kill_at = int(sys.argv[4])
-    def progress(done, total):
-        if done == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-    pairs = topic_pairs()
-    train(pairs, sys.argv[2], Path(sys.argv[3]), excluded=excluded_of(pairs), score=accuracy,
-          settings=FAST, progress=progress)
-"""
-
-
-def train_in_child(model: Path, work: Path, kill_at: int = -1) -> None:
-    """One training in a process of its own, killed after ``kill_at`` steps."""
-    child = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(CHILD), str(Path(__file__).parent), str(model),
-         str(work), str(kill_at)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
-    expected = -signal.SIGKILL if kill_at >= 0 else 0
-    assert child.returncode == expected, child.stderr.decode()[-2000:]
-
-
-def test_killed_three_times_it_ends_with_the_same_weights(tiny_model, tmp_path):
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    train_in_child(tiny_model, calm)
-    for kill_at in (4, 14, 23):
-        train_in_child(tiny_model, killed, kill_at)
-    # a half-written checkpoint under its final name, as a kill inside a save leaves it
-    half = killed / "checkpoints" / "checkpoint-22"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
-    train_in_child(tiny_model, killed)
-    for name in ("history.jsonl", "model/model.safetensors"):
-        assert sha256_of(killed / name) == sha256_of(calm / name), name
 
 
 def test_non_finite_loss_stops_at_once_and_publishes_nothing(tiny_model, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import read_json, sha256_of, visible
+from embedtune.run import MANIFEST
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -64,6 +65,7 @@ def check_model_folder(
             "trust_remote_code is set for this revision"
         )
     _check_vocabulary(folder)
+    _check_manifest(folder)
 
 
 def is_plain_encoder(folder: Path) -> bool:
@@ -186,6 +188,24 @@ def safetensors_header(path: Path) -> dict[str, Any]:
             f"says {8 + length + end}; copy it again"
         )
     return tensors
+
+
+def _check_manifest(folder: Path) -> None:
+    """Weights that a training left have the hashes that it wrote down after them."""
+    for place in (folder, folder.parent):  # alone, or in the folder of a stage
+        try:
+            manifest = read_json(place / MANIFEST)
+            outputs = {str(name): str(digest) for name, digest in manifest["outputs"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # there is none, or it is another program's
+        for name, digest in outputs.items():
+            path = place / name
+            ours = path.suffix == ".safetensors" and path.is_relative_to(folder)
+            if ours and path.is_file() and hash_of(path) != digest:
+                raise IntegrityError(
+                    f"{path}: changed after the training ended (its hash is not that of "
+                    f"{place / MANIFEST}); copy it again, or train again"
+                )
 
 
 def _check_vocabulary(folder: Path) -> None:

@@ -21,9 +21,9 @@ def audit_data(data: Path, model: str, settings: RunSettings) -> tuple[Audit, So
         ConfigError, NothingUsable, ServiceError: See ``read_source``; a model that is not found.
     """
     from embedtune.datasets.source import read_source
-    from embedtune.embed.tokens import load_tokens
+    from embedtune.pipeline.untrained import tokens_of
 
-    tokens = load_tokens(model)
+    tokens = tokens_of(model)
     source = read_source(data, settings.columns, split=settings.split, settings=settings.source)
     return _audited(source, tokens), source
 

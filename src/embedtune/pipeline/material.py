@@ -171,6 +171,14 @@ def check_helpers(training: TrainingSettings) -> None:
         raise ConfigError(faults)
 
 
+def labels_of_helpers(training: TrainingSettings) -> dict[str, str]:
+    """What a fingerprint says of guide and teacher, where there are any."""
+    from embedtune.embed.models import resolve_model
+
+    named = {"guide": training.guide, "teacher": training.teacher}
+    return {helper: resolve_model(name).label for helper, name in named.items() if name}
+
+
 def open_teacher(training: TrainingSettings, device: str) -> Teacher | None:
     """The cross-encoder that teaches the chosen loss, None where it needs none.
 

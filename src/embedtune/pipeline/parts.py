@@ -19,6 +19,7 @@ from embedtune.pipeline.material import (
     check_fits,
     check_helpers,
     further_examples,
+    labels_of_helpers,
     training_pairs,
 )
 from embedtune.pipeline.mine import FILE as NEGATIVES_FILE
@@ -221,7 +222,7 @@ def train_into(
             "evaluation": plain(settings.evaluation, "rivals"),
             "negatives": plain(own),
         },
-        {"base": label or label_of(base)},
+        {"base": label or label_of(base), **labels_of_helpers(settings.training)},
         {"data": train_digest(given)},
         training_libraries(),
     )

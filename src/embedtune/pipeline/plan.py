@@ -9,6 +9,7 @@ from embedtune.errors import NothingUsable
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.preflight import preflight
 from embedtune.pipeline.recipes import FREE
+from embedtune.pipeline.untrained import tokens_of
 
 
 def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
@@ -29,7 +30,6 @@ def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
         }
     from embedtune.documents import chunk_documents, read_documents
     from embedtune.documents.cleaning import clean_documents
-    from embedtune.embed.tokens import load_tokens
     from embedtune.llm.prices import cost_of
     from embedtune.queries import estimate_queries
 
@@ -38,7 +38,7 @@ def plan(settings: RunSettings, console: Console) -> dict[str, Any]:
     if not reading.documents:
         raise NothingUsable("no document could be read")
     documents = clean_documents(reading.documents, settings.cleaning).documents
-    tokens = load_tokens(settings.model.base[0])
+    tokens = tokens_of(settings.model.base[0])
     chunks = chunk_documents(documents, tokens, settings.chunks).chunks
     found: dict[str, Any] = {
         "documents": len(documents),

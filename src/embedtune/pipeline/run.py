@@ -18,7 +18,7 @@ from embedtune.files import visible, write_bytes, write_text
 from embedtune.pipeline.audit import audit_dataset
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
-from embedtune.pipeline.material import check_fits, further_examples
+from embedtune.pipeline.material import check_fits, further_examples, labels_of_helpers
 from embedtune.pipeline.mine import account_facts, chosen, load_against, mine_into
 from embedtune.pipeline.preflight import preflight
 from embedtune.pipeline.recipes import (
@@ -78,6 +78,7 @@ from embedtune.pipeline.untrained import (
 from embedtune.queries import Preview
 from embedtune.run import Recipe, RunDirectory, StageFolder
 from embedtune.store import Store
+from embedtune.training import ranks
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,9 @@ def run(
     Raises:
         EmbedtuneError: See ``errors``; whatever was finished or paid for before is kept.
     """
+    if ranks.rank():  # of several processes all but the first encode for it
+        ranks.help_out()
+        raise SystemExit
     preflight(settings)
     with RunDirectory(settings.run) as directory:
         say_changes(settings, directory, console)
@@ -376,7 +380,10 @@ class _Stages:
                 "model": plain(self.settings.model, "base"),
                 "evaluation": plain(self.settings.evaluation, "rivals"),
             },
-            {f"base {place}": label_of(base) for place, base in enumerate(bases)},
+            {
+                **{f"base {place}": label_of(base) for place, base in enumerate(bases)},
+                **labels_of_helpers(self.settings.training),
+            },
             {"dataset": dataset.digest, "negatives": negatives.digest if negatives else ""},
             training_libraries(),
         )  # fmt: skip
@@ -412,7 +419,8 @@ class _Stages:
             return {"base": name, "unreadable": unread, "trained": True, "notes": notes,
                     **tuned.facts()}  # fmt: skip
 
-        return self.directory.stage(TRAINING, recipe, build)
+        with ranks.lead():
+            return self.directory.stage(TRAINING, recipe, build)
 
     def _best_base(self, loaded: Dataset) -> str:
         """Of several base models the one with the best dev score."""
@@ -448,9 +456,8 @@ class _Stages:
             ]
             base, own, reader = local(facts["base"], "base"), settings, facts["base"]
             if is_static(reader):
-                # "base" is what the settings name, as ever; what is compared with dev chooses
-                begun = training.path / FOLDER
-                unread = facts["unreadable"]
+                # "base" is what the settings name, as ever; what it is compared with dev chooses
+                begun, unread = training.path / FOLDER, facts["unreadable"]
                 others = [local(name, "base" if name == unread else name) for name in names
                           if not is_static(name)]  # fmt: skip
                 others.append(local(begun, "untrained" if unread else "base"))

@@ -16,7 +16,10 @@ COPIES = (
     3 * 3 + 2
 )  # on disk: two checkpoints and one being written, of weights and two moments; best
 
-FULL = ("No space left", "File too large", "PytorchStreamWriter failed", "Disk quota exceeded")
+FULL = (  # as safetensors and torch say it
+    "No space left", "File too large", "Disk quota exceeded",
+    "PytorchStreamWriter failed", "iostream error", "unexpected pos",
+)  # fmt: skip
 
 
 def affordable_tokens(model: Any, device: str) -> int:

@@ -12,6 +12,11 @@ from embedtune.errors import ResourceError
 
 log = logging.getLogger(__name__)
 
+NO_MEMORY = (  # as torch's own allocator, C++, oneDNN and cuBLAS say it
+    "can't allocate memory", "not enough memory", "out of memory", "bad_alloc",
+    "could not create a primitive", "ALLOC_FAILED",
+)  # fmt: skip
+
 Sequences = Sequence[Sequence[int]]  # token ids of each text
 Found = TypeVar("Found")
 
@@ -135,8 +140,8 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` is how torch says that memory ran out, on a processor or a GPU."""
     import torch
 
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        said in str(error) for said in NO_MEMORY
     )
 
 

@@ -38,12 +38,13 @@ from embedtune.training.warmup import cropped_pairs
 log = logging.getLogger(__name__)
 
 STEPS = 60
-RATE = 0.003  # of the moves
-RATE_OF_WEIGHTS = 0.05
+RATE = 0.05  # of Adam at the first step, for the weights; it falls to 0
 BATCH = 512  # pairs a step, at most
 CROPS = 300  # cropped sentences a step
 PULL = 30.0  # times the squared moves of all words, over the number of pairs
 PULL_OF_WEIGHTS = 1.0  # times the squared logarithms of their factors, over the same
+STRIDE = 0.05  # of Adam's rate for the weights: that for the moves
+FAINT = 1e-3  # gradients far below it move a word in proportion; plain Adam would move it as far
 PASSAGES = 2000  # ranked in a step; of more, so many are drawn
 EVALUATIONS = 4
 UNUSED = ("lora", "new_tokens", "freeze_layers", "trainer", "also", "adaptive_layers")
@@ -120,11 +121,9 @@ def train_static(
         shutil.rmtree(best, ignore_errors=True)
     else:
         log.warning("training goes on from %s", resume.name)
-    optimiser = torch.optim.Adam([
-        {"params": [words.moves], "lr": plan.learning_rate},
-        {"params": [words.factors], "lr": plan.learning_rate * RATE_OF_WEIGHTS / RATE},
-    ])  # fmt: skip
-    parts = {"words": words, "optimiser": optimiser}
+    weigh = torch.optim.Adam([words.factors], lr=plan.learning_rate)
+    move = torch.optim.Adam([words.moves], eps=FAINT)
+    parts = {"words": words, "weigh": weigh, "move": move}
     state = load_state(resume, parts) if resume else {"step": 0, "rows": [], "since": []}
     history = History(work / "history.jsonl", state["rows"], settings.report_to)
     keep_best = BestModel(
@@ -136,17 +135,21 @@ def train_static(
     since: list[float] = state["since"]
     health = Health(plan.learning_rate)
     for step in range(state["step"] + 1, plan.steps + 1):
+        rate = plan.learning_rate * (1 - (step - 1) / plan.steps)
+        weigh.param_groups[0]["lr"], move.param_groups[0]["lr"] = rate, STRIDE * rate
         loss = lesson.loss(step)
-        health.check(step, float(loss))
-        since.append(float(loss))
+        value = float(loss.detach())
+        health.check(step, value)
+        since.append(value)
         where = {"step": step, "epoch": round(step * plan.epochs / plan.steps, 4)}
         if step % plan.log_every == 0 or step == plan.steps:
             mean = sum(since) / len(since)
-            history.add({**where, "loss": mean, "learning_rate": plan.learning_rate})
+            history.add({**where, "loss": mean, "learning_rate": rate})
             since.clear()
-        optimiser.zero_grad()
+        words.zero_grad()
         loss.backward()
-        optimiser.step()
+        weigh.step()
+        move.step()
         progress(step, plan.steps)
         if step % plan.evaluate_every == 0 or step == plan.steps:
             model[0].embedding.weight.data.copy_(words())
