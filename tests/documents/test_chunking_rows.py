@@ -222,7 +222,8 @@ def test_a_run_goes_on_without_training_a_base_that_cannot_read(
     assert result.code == 0, result.err
     assert re.search(r"is not trained: \d\d ?% of the tokens .* unknown", result.err)
     assert result.json["verdict"] != "ship"
-    assert not list((tmp_path / "run").glob("08-*/model"))
+    [made] = (tmp_path / "run").glob("08-*/model/embedtune.json")
+    assert json.loads(made.read_text("utf-8"))["base"] == "static"
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ def chinese_docs(tmp_path: Path) -> Path:
 def test_every_kind_that_a_reader_gives_is_markdown_or_known_to_be_plain() -> None:
     folder = Path(embedtune.documents.__file__).parent
     found = set()
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(call, ast.Call):
                 named = [word.value for word in call.keywords if word.arg == "kind"]
