@@ -113,7 +113,7 @@ def settings_of(**training: Any) -> Any:
 def measure(folder: Path, systems: Sequence[str]) -> dict[str, float]:
     """nDCG@10 and hit@5 on test, by the name of the system."""
     from embedtune.cli.console import Console
-    from embedtune.pipeline.parts import evaluate_systems
+    from embedtune.pipeline.models import evaluate_systems
 
     found = evaluate_systems(folder, "test", systems, settings_of(), Console(quiet=True))
     return {
@@ -125,7 +125,7 @@ def measure(folder: Path, systems: Sequence[str]) -> dict[str, float]:
 def ours(folder: Path, seed: int, work: Path, base: str) -> dict[str, Any]:
     """One run of `embedtune train` with no setting but the seed, and its scores on test."""
     from embedtune.cli.console import Console
-    from embedtune.pipeline.parts import train_into
+    from embedtune.pipeline.models import train_into
 
     begin = time.monotonic()
     out = work / f"ours-{folder.name}-{seed}"

@@ -146,7 +146,7 @@ def mine(
     """
     from dataclasses import asdict
 
-    from embedtune.pipeline.parts import mine_triplets
+    from embedtune.pipeline.models import mine_triplets
 
     settings = load_settings(config, overrides, columns)
     found = mine_triplets(data, base, out, settings, Console(quiet=quiet))

@@ -43,7 +43,7 @@ def train(
 
     Example: embedtune train --data data/ --base sentence-transformers/all-MiniLM-L6-v2 --out model/
     """
-    from embedtune.pipeline.parts import train_into
+    from embedtune.pipeline.models import train_into
 
     settings = load_settings(config, [*overrides, *within(minutes)], columns)
     trained = train_into(
@@ -98,7 +98,7 @@ def evaluate(
     Example: embedtune evaluate --data data/ bm25 all-MiniLM-L6-v2 tuned=model/ hybrid:model/
     """
     from embedtune.cli.runs import systems_text
-    from embedtune.pipeline.parts import evaluate_systems
+    from embedtune.pipeline.models import evaluate_systems
 
     settings = load_settings(config, overrides, columns)
     found = evaluate_systems(data, split, systems, settings, Console(quiet=quiet))
@@ -130,7 +130,7 @@ def compare(
     Example: embedtune compare --data data/ --base all-MiniLM-L6-v2 --tuned model/ --json
     """
     from embedtune.cli.runs import Required, judgement_text
-    from embedtune.pipeline.parts import compare_models
+    from embedtune.pipeline.models import compare_models
 
     settings = load_settings(config, overrides, columns)
     wanted = Required(require)
@@ -166,7 +166,7 @@ def search(
     """
     from embedtune.config import load_environment
     from embedtune.files import visible
-    from embedtune.pipeline.parts import search_passages
+    from embedtune.pipeline.models import search_passages
 
     load_environment(Path.cwd())
     hits = search_passages(query, data, system, k, Console(quiet=quiet))

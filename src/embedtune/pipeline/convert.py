@@ -105,7 +105,7 @@ def convert_data(
 def _mined(
     data: Path, base: str, out: Path, settings: RunSettings, console: Console
 ) -> tuple[Any, Mapping[str, tuple[str, ...]]]:
-    from embedtune.pipeline.parts import mine_for
+    from embedtune.pipeline.models import mine_for
 
     given = load_given(data, settings.split, columns=settings.columns, settings=settings.source)
     _, against = mine_for(given, base, out, settings, console)

@@ -1,6 +1,7 @@
 """What the stages of a run leave on disk, written and read back."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from embedtune.records import (
     unusable,
 )
 from embedtune.run import StageFolder, find_stage
+from embedtune.store import Store
 
 DOCUMENTS = "01-documents"
 CHUNKS = "02-chunks"
@@ -189,6 +191,11 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
         "format": dataset.format,
     }
     write_json(folder / "split.json", facts)
+
+
+def answers_beside(out: Path, needed: bool) -> AbstractContextManager[Store | None]:
+    """The store of answers beside ``out``, where a language model is asked at all."""
+    return Store(out.parent / "answers.sqlite") if needed else nullcontext()
 
 
 def save_rejects(folder: Path, rejects: Iterable[Reject]) -> None:
