@@ -140,7 +140,8 @@ def train(
     if original:
         save_plain(model, original)
     base_score = float(score(model))
-    watch = Watch(texts_of(usable, "document"), _vectors, model)
+    quick = plan.precision if (device, plan.precision) == ("cpu", "bf16") else "fp32"
+    watch = Watch(texts_of(usable, "document"), partial(_vectors, quick), model)
 
     set_seed(settings.seed)
     slow = not_fast(model, settings, plan)
@@ -244,7 +245,7 @@ def texts_of(sets: Sequence[Examples], role: Role) -> list[str]:
     ]
 
 
-def _vectors(model: Any, texts: Sequence[str]) -> Any:
+def _vectors(precision: Any, model: Any, texts: Sequence[str]) -> Any:
     from embedtune.embed.local import MemoryEmbedder
 
-    return MemoryEmbedder(model, "in training", "fp32").embed(texts, "document")
+    return MemoryEmbedder(model, "in training", precision).embed(texts, "document")
