@@ -90,7 +90,7 @@ def candidates(settings: TrainingSettings, epochs: float, negatives: int) -> lis
         counts = (negatives, 0)
     first = Candidate(rates[0], spans[0], degrees[0], counts[0])
     found = [first]
-    for rate, span in itertools.product(rates, spans):
+    for span, rate in itertools.product(spans, rates):  # the quick ones first
         found.append(replace(first, learning_rate=rate, epochs=span))
     found += [replace(first, temperature=degree, learning_rate=rates[min(1, len(rates) - 1)])
               for degree in degrees[1:]]  # fmt: skip
