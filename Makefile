@@ -19,5 +19,6 @@ bench-train:
 bench-quality:
 	$(RUN) benchmarks/quality.py $(addprefix $(DATA)/,medquad nvidia_10k onet_jobs securities_law) --seeds 3 --json
 prove:
+	$(RUN) benchmarks/verdict.py --write docs/proofs.md
 	$(RUN) benchmarks/kills.py --progress .prove/kills.jsonl --write docs/proofs.md
 	$(RUN) benchmarks/training_kills.py --progress .prove/training_kills.jsonl --write docs/proofs.md

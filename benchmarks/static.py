@@ -27,7 +27,7 @@ from embedtune.evaluation.metrics import score
 from embedtune.records import Chunk, Pair, Query
 from embedtune.relevance import Relevance, merge_qrels
 from embedtune.retrieve.bm25 import BM25
-from embedtune.retrieve.fusion import fuse
+from embedtune.retrieve.fusion import Fusion, fuse
 from embedtune.retrieve.order import tie_breaker, tie_breakers
 from embedtune.similar import near_duplicates
 from embedtune.training.plan import TrainingSettings
@@ -35,6 +35,7 @@ from embedtune.training.static import StaticSettings, build_static
 from embedtune.training.static_train import train_static
 
 METRICS = ("ndcg@10", "hit@5")
+FUSIONS = {"bm25": Fusion("ranks", k=10), "bm25 (scores)": Fusion("scores")}
 
 
 def train(
@@ -53,13 +54,15 @@ def train(
         return load_sentence_transformer(str(trained.model), device="cpu")
 
 
-def rank(model: Any, queries: Sequence[Query], chunks: Sequence[Chunk]) -> list[list[str]]:
+def rank(
+    model: Any, queries: Sequence[Query], chunks: Sequence[Chunk]
+) -> list[list[tuple[str, float]]]:
     found = model.encode([query.text for query in queries], normalize_embeddings=True)
     texts = [chunk.embedded for chunk in chunks]
     scores = found @ model.encode(texts, normalize_embeddings=True).T
     ties = tie_breakers([chunk.id for chunk in chunks])
     return [
-        [chunks[place].id for place in np.lexsort((ties, -row))[:100]]
+        [(chunks[place].id, float(row[place])) for place in np.lexsort((ties, -row))[:100]]
         for row in scores.astype(np.float64).round(6)
     ]
 
@@ -82,7 +85,7 @@ def measure(
     ]
     asked = [queries[id] for id in judged]
     lexical = BM25(data.chunks)
-    rankings = {"bm25": [[hit.chunk for hit in lexical.search([q.text], 100)[0]] for q in asked]}
+    rankings = {"bm25": [[tuple(hit) for hit in lexical.search([q.text], 100)[0]] for q in asked]}
     model = build_static(
         [chunk.embedded for chunk in known], StaticSettings(seed=seed),
         queries=[queries[id].text for id in training],
@@ -90,12 +93,16 @@ def measure(
     rankings["untrained"] = rank(model, asked, data.chunks)
     rankings["trained"] = rank(train(model, pairs, known, relevance, seed), asked, data.chunks)
     for name in ("untrained", "trained"):
-        rankings[f"{name} + bm25"] = [
-            [hit.chunk for hit in fuse([[(id, 0.0) for id in one] for one in both], k=10)]
-            for both in zip(rankings["bm25"], rankings[name], strict=True)
-        ]
+        for other, fusion in FUSIONS.items():
+            rankings[f"{name} + {other}"] = [
+                [tuple(hit) for hit in fuse(both, fusion)]
+                for both in zip(rankings[name], rankings["bm25"], strict=True)
+            ]
     grades = [qrels[id] for id in judged]
-    scored = {name: score(found, grades, METRICS) for name, found in rankings.items()}
+    scored = {
+        name: score([[id for id, _ in one] for one in found], grades, METRICS)
+        for name, found in rankings.items()
+    }
     return {
         name: {metric: float(values.mean()) for metric, values in found.items()}
         for name, found in scored.items()
@@ -149,7 +156,7 @@ def main() -> None:
     for part in ("folds", "test"):
         for name, values in result.get(part, {}).items():
             cells = "  ".join(f"{metric} {value:.3f}" for metric, value in values.items())
-            print(f"{part:6} {name:18} {cells}")
+            print(f"{part:6} {name:26} {cells}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ def _no_network(monkeypatch):
 def _no_provider_variables(monkeypatch):
     """What this machine's owner has set up for language models changes no test."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "LLM_MODEL",
-                 "EMBEDDING_MODEL", "GEMINI_API_KEY"):  # fmt: skip
+                 "EMBEDDING_MODEL", "GEMINI_API_KEY", "COHERE_API_KEY", "CO_API_KEY",
+                 "CO_API_URL"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 
 

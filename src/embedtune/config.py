@@ -22,10 +22,12 @@ from embedtune.decode import Undecodable, decode
 from embedtune.documents import DocumentSettings
 from embedtune.documents.chunk import ChunkSettings
 from embedtune.documents.cleaning import CleaningSettings
+from embedtune.embed.remote import EmbeddingSettings
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import EvaluationSettings
 from embedtune.files import visible
 from embedtune.llm.recorded import LLMSettings
+from embedtune.pipeline.evidence import EvidenceSettings
 from embedtune.queries.filter import FilterSettings
 from embedtune.queries.generate import QuerySettings
 from embedtune.settings import Settings
@@ -66,6 +68,12 @@ class RunSettings(Settings):
     )
     training: TrainingSettings = Field(TrainingSettings(), description="How it is fine-tuned.")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="How it is judged.")
+    embedding: EmbeddingSettings = Field(
+        EmbeddingSettings(), description="What embedding services may cost."
+    )
+    evidence: EvidenceSettings = Field(
+        EvidenceSettings(), description="What is measured beside the verdict."
+    )
 
     @field_validator("run")
     @classmethod

@@ -56,7 +56,8 @@ def test_evaluate_measures_all_kinds_of_systems(trained, command, small_beir, ti
     result = command("evaluate", "--data", small_beir, "--split", "test", "--json", "bm25",
                      tiny_model, f"tuned={out}", f"mixed=hybrid:{out}", "hashing")  # fmt: skip
     assert result.code == 0, result.err
-    assert set(result.json) == {"data", "split", "queries", "systems"}
+    assert set(result.json) == {"data", "split", "format", "queries", "rows", "systems"}
+    assert (result.json["format"], result.json["rows"]) == ("beir", 0)
     assert (result.json["data"], result.json["split"]) == (str(small_beir), "test")
     assert result.json["queries"] == 36
     systems = check_systems(result.json["systems"])

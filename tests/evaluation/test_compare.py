@@ -12,12 +12,13 @@ from embedtune.evaluation.compare import (
     compare,
     difference,
     hold_contest,
-    queries_to_settle,
 )
 from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
 from embedtune.evaluation.forgetting import gate
+from embedtune.evaluation.reasons import REASONS
 from embedtune.evaluation.systems import parse_system
-from embedtune.results import Difference, Flag, SystemScores
+from embedtune.results import Flag, SystemScores
+from embedtune.retrieve.fusion import CHOICES, Fusion
 
 SETTINGS = EvaluationSettings()
 
@@ -66,7 +67,7 @@ def verdict_of(made: tuple[Contest, dict[str, str]], **given):
 
 
 def test_a_clear_gain_is_shipped():
-    verdict = verdict_of(contest(candidate=0.8, base=0.6), probe=gate("p", 0.8, 0.8, 300, 0, 0))
+    verdict = verdict_of(contest(candidate=0.8, base=0.6), probe=[gate("p", 0.8, 0.8, 300, 0, 0)])
     assert verdict.verdict == "ship"
     assert verdict.reasons[0].startswith(
         "Ship tuned: it retrieves better than minilm, ndcg@10 0.800 against 0.600, a gain of +0.200"
@@ -123,7 +124,41 @@ def test_an_unclear_gain_says_how_many_queries_would_settle_it():
     verdict = verdict_of(contest(candidate=0.62, base=0.6, noise=0.3))
     assert verdict.verdict == "inconclusive"
     assert verdict.reasons[0].startswith("It is not shown that tuned is better")
-    assert any("test queries would settle it" in reason for reason in verdict.reasons)
+    power = verdict.power
+    told = dict(verdict.codes)
+    assert told["smallest"] == {"smallest": f"{power.smallest_gain:.3f}"}
+    assert power.smallest_gain > 0.02
+    assert power.assumed == pytest.approx(0.02)
+    assert told["settle"] == {
+        "needed": f"{power.queries:,}",
+        "more": f"{power.queries - 120:,}",
+        "more_groups": f"{power.groups - 30:,}",
+        "groups": "30",
+    }
+    assert any(
+        f"{power.queries:,} test queries or more would settle it" in reason
+        for reason in verdict.reasons
+    )
+
+
+def test_a_difference_too_small_to_matter_says_what_the_least_gain_would_take():
+    verdict = verdict_of(contest(candidate=0.601, base=0.6, noise=0.1))
+    assert verdict.power.assumed == 0.01
+    assert any("would show a gain of 0.01" in reason for reason in verdict.reasons)
+
+
+def test_what_is_settled_asks_for_no_further_queries():
+    for candidate in (0.8, 0.5):
+        verdict = verdict_of(contest(candidate=candidate, base=0.6))
+        assert not {"settle", "settle-least", "cannot-settle"} & dict(verdict.codes).keys()
+
+
+def test_every_reason_can_be_worded_anew_from_its_code():
+    for made in (contest(candidate=0.8, base=0.6), contest(candidate=0.61, base=0.6, noise=0.3)):
+        verdict = verdict_of(made)
+        anew = [REASONS["en"][code].format(**facts) for code, facts in verdict.codes]
+        assert tuple(anew) == verdict.reasons
+        assert all(isinstance(value, str) for _, facts in verdict.codes for value in facts.values())
 
 
 @pytest.mark.parametrize(
@@ -180,9 +215,24 @@ def test_few_queries_block():
 
 def test_a_model_that_forgets_is_not_shipped():
     lost = gate("general", 0.8, 0.7, 300, 0.05, 0.15)
-    verdict = verdict_of(contest(candidate=0.8, base=0.6), probe=lost)
+    kept = gate("other", 0.8, 0.8, 300, -0.01, 0.01)
+    verdict = verdict_of(contest(candidate=0.8, base=0.6), probe=[kept, lost])
     assert verdict.verdict == "inconclusive"
     assert "forgets too much" in verdict.reasons[0]
+    assert "a loss of 0.100 (0.050 to 0.150) is more than the 0.01 allowed" in verdict.reasons[0]
+    assert sum("probe general" in reason for reason in verdict.reasons) == 1
+    assert any("probe other" in reason for reason in verdict.reasons)
+
+
+def test_probes_that_do_not_count_are_named_only_where_none_counts():
+    made = contest(candidate=0.8, base=0.6)
+    kept, unread = gate("one", 0.8, 0.8, 300, 0, 0), gate("two", 0.1, 0.0, 300, 0.05, 0.15)
+    shipped = verdict_of(made, probe=[kept, unread])
+    assert shipped.verdict == "ship"
+    assert not any("probe two" in reason for reason in shipped.reasons)
+    alone = verdict_of(made, probe=[unread])
+    assert alone.verdict == "ship"
+    assert any("probe two does not count" in reason for reason in alone.reasons)
 
 
 UNREADABLE = Flag("unknown-tokens", "the model cannot read the Chinese text: 60 % of its tokens "
@@ -240,20 +290,13 @@ def test_holm_counts_each_opponent_once():
     assert three.differences["base"].p_holm >= base.p_holm
 
 
-def test_the_queries_that_would_settle_it_grow_with_the_square_of_the_width():
-    assert queries_to_settle(Difference(0.02, -0.02, 0.06, 0.3, queries=100)) == 400
-    assert queries_to_settle(Difference(-0.01, -0.06, 0.04, 0.3, queries=100)) == 2500
-    assert queries_to_settle(Difference(0.0, -0.02, 0.02, 1.0, queries=100)) is None
-    assert queries_to_settle(Difference(0.0001, -0.1, 0.1, 1.0, queries=100)) is None
-
-
 def test_dev_chooses_candidate_rival_and_weight_and_test_is_scored_once(small):
     evaluator = Evaluator(small)
     good, poor = parse_system("good=hashing:256"), parse_system("poor=hashing:2")
     choice = choose(evaluator, [poor, good], poor)
     assert choice.on == "dev"
     assert choice.candidate == good
-    assert choice.fusion_k in (10, 60)
+    assert choice.fusion in CHOICES["scores"]
     assert choice.rival.label in ("bm25", "poor + bm25")
     made = hold_contest(evaluator, choice, poor)
     assert made.hybrid.name == "good + bm25"
@@ -267,7 +310,7 @@ def test_without_dev_the_first_candidate_meets_bm25(small):
     candidates = [parse_system("a=hashing"), parse_system("b=hashing:64")]
     choice = choose(evaluator, candidates, candidates[1])
     assert (choice.on, choice.candidate.label, choice.rival.label) == ("default", "a", "bm25")
-    assert choice.fusion_k == 60
+    assert choice.fusion == Fusion()
 
 
 @pytest.mark.parametrize("groups", [20, 60])

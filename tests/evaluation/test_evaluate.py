@@ -12,8 +12,11 @@ from embedtune.embed.hashing import HashingEmbedder
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
 from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, restricted
 from embedtune.evaluation.metrics import STANDARD, score
+from embedtune.evaluation.quantise import nearest, quantise
 from embedtune.evaluation.systems import parse_system
 from embedtune.records import Chunk, Query, RetrievalSet
+from embedtune.retrieve.fusion import CHOICES, Fusion
+from embedtune.retrieve.rerank import ScriptedReranker
 
 BM25 = parse_system("bm25")
 HASHING = parse_system("hashing")
@@ -143,13 +146,109 @@ def test_constant_vectors_are_named(small):
         Evaluator(small, embedder_of=lambda _: Collapsed()).score(HASHING, "test")
 
 
-def test_fusion_weight_is_chosen_on_dev_and_sixty_without_it(small):
-    evaluator = Evaluator(small)
-    assert evaluator.best_fusion_k([HYBRID]) in (10, 60)
-    assert evaluator.score(HYBRID, "test").facts["fusion_k"] == evaluator.best_fusion_k([HYBRID])
-    assert evaluator.score(HYBRID, "test", fusion_k=3).facts["fusion_k"] == 3
+@pytest.mark.parametrize("method", ["scores", "ranks"])
+def test_the_weighting_that_is_best_on_dev_is_chosen(small, method):
+    evaluator = Evaluator(small, EvaluationSettings(fusion=method))
+    chosen = evaluator.best_fusion([HYBRID])
+    by_hand = {
+        fusion: evaluator.score(HYBRID, "dev", fusion=fusion).metrics["ndcg@10"]
+        for fusion in CHOICES[method]
+    }
+    assert by_hand[chosen] == max(by_hand.values())
+    assert evaluator.score(HYBRID, "test").facts["fusion"] == chosen.as_json()
+    own = Fusion("ranks", 0.9, 3)
+    assert evaluator.score(HYBRID, "test", fusion=own).facts["fusion"] == {
+        "method": "ranks", "weight": 0.9, "k": 3,
+    }  # fmt: skip
+
+
+def test_both_weigh_the_same_without_dev(small):
     without = dataclasses.replace(small, qrels={"test": small.qrels["test"]})
-    assert Evaluator(without).score(HYBRID, "test").facts["fusion_k"] == 60
+    facts = Evaluator(without).score(HYBRID, "test").facts
+    assert facts["fusion"] == {"method": "scores", "weight": 0.5, "k": None}
+    # nor is dev chosen on and measured at once
+    assert Evaluator(small).best_fusion([HYBRID], "dev") == Fusion()
+
+
+def set_of(passages: dict[str, str], questions: dict[str, tuple[str, str]]) -> RetrievalSet:
+    """Every question in dev and in test."""
+    chunks = tuple(Chunk(id, f"doc-{id}", 0, len(t), "", t) for id, t in passages.items())
+    qrels = {query: {chunk: 1} for query, (_, chunk) in questions.items()}
+    queries = tuple(Query(id, text) for id, (text, _) in questions.items())
+    return RetrievalSet("made", chunks, queries, {"dev": qrels, "test": qrels})
+
+
+def test_one_weighting_is_chosen_for_all_hybrids_together():
+    numbers = range(6)
+    data = set_of(
+        {f"c{n}": f"word{n} common" for n in numbers},
+        {f"q{n}": (f"word{n} common", f"c{n}") for n in numbers},
+    )
+
+    class Shifted(HashingEmbedder):
+        """Finds the passage (BM25 does too), or always another one."""
+
+        def __init__(self, shift: int) -> None:
+            super().__init__(6)
+            self.name, self.shift = f"shifted-{shift}", shift
+
+        def embed(self, texts, role):
+            places = [int(text.split()[0][4:]) for text in texts]
+            moved = [(place + self.shift * (role == "query")) % 6 for place in places]
+            return np.eye(6, dtype=np.float32)[moved]
+
+    right, wrong = parse_system("hybrid:hashing:1"), parse_system("hybrid:hashing:2")
+    evaluator = Evaluator(data, embedder_of=lambda system: Shifted(int(system.model) - 1))
+    assert evaluator.best_fusion([right]) == Fusion()  # all weights are as good: equal ones
+    assert evaluator.best_fusion([wrong]).weight == 0.3
+    assert evaluator.best_fusion([right, wrong]).weight == 0.3
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8", "binary", "binary+rescore"])
+def test_a_quantised_system_ranks_as_its_index_does(small, precision):
+    evaluator = Evaluator(small)
+    system = parse_system(f"q=hashing?precision={precision}")
+    scores = evaluator.score(system, "test")
+    assert scores.facts["precision"] == precision
+    assert scores.dims == {}
+    ids, rows = evaluator.vectors(HASHING)
+    asked = [query.text for query in evaluator.queries("test")]
+    found = nearest(HashingEmbedder().embed(asked, "query"), quantise(rows, precision), ids, 6)
+    for query, order in zip(evaluator.queries("test"), found.indices, strict=True):
+        assert [chunk for chunk, _ in scores.rankings[query.id]] == [ids[row] for row in order]
+    hybrid = evaluator.score(parse_system(f"hybrid:hashing?precision={precision}"), "test")
+    assert hybrid.kind == "hybrid"
+
+
+def test_as_much_is_rescored_as_an_index_asked_for_ten_would():
+    passages = {f"c{n}": f"word{n} of {n % 7} and {n % 5}" for n in range(60)}
+    data = set_of(passages, {"q": ("word3 of 3", "c3")})
+    scores = Evaluator(data).score(parse_system("hashing?precision=binary+rescore"), "test")
+    assert len(scores.rankings["q"]) == 40
+
+
+def test_the_first_hits_are_read_again_by_a_reranker(small):
+    chunks = {chunk.id: chunk.embedded for chunk in small.chunks}
+    judged = {q: next(iter(grades)) for q, grades in small.qrels["test"].items()}
+    table = {
+        (query.text, chunks[judged[query.id]]): 1.0 for query in small.queries if query.id in judged
+    }
+    opened: list[str] = []
+
+    def open_scripted(system):
+        opened.append(system.model)
+        return ScriptedReranker(table)
+
+    evaluator = Evaluator(small, reranker_of=open_scripted)
+    for text in ("a=hashing:2?rerank=ce", "b=hybrid:hashing:2?rerank=ce", "c=bm25?rerank=ce"):
+        scores = evaluator.score(parse_system(text), "test")
+        assert (scores.kind, scores.metrics["hit@1"]) == ("rerank", 1.0)
+        assert (scores.facts["reranker"], scores.facts["depth"]) == ("scripted", 50)
+        assert scores.dims == {}
+    assert opened == ["ce"]
+    one = evaluator.score(parse_system("bm25?rerank=ce&depth=1"), "test")
+    assert all(len(ranking) == 1 for ranking in one.rankings.values())
+    assert "fusion" in evaluator.score(parse_system("hybrid:hashing?rerank=ce"), "test").facts
 
 
 def test_settings_choose_metric_similarity_and_dimension(small):
@@ -170,6 +269,10 @@ def test_settings_are_checked_before_anything_runs():
         EvaluationSettings(rivals=["hybrid:"])
     settings = EvaluationSettings(rivals=["bm25", {"openai": "text-embedding-3-small"}])
     assert settings.rivals == ("bm25", "openai:text-embedding-3-small")
+    settings = EvaluationSettings(rivals=[{"model": "m", "query_prompt": "q: ", "label": "x"}])
+    assert settings.rivals == ("x=m?query_prompt=q:%20",)
+    with pytest.raises(ValidationError, match="expected one of system, model"):
+        EvaluationSettings(rivals=[{"model": "m", "polling": "cls"}])
 
 
 def test_a_changing_embedder_is_scored_without_being_kept(small):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embedtune.errors import ConfigError
-from embedtune.evaluation.metrics import STANDARD, parse_metric, score
+from embedtune.evaluation.metrics import STANDARD, parse_metric, score, split_metric
 
 
 def random_rankings(seed: int) -> tuple[dict[str, list[str]], dict[str, dict[str, int]]]:
@@ -28,6 +28,7 @@ def random_rankings(seed: int) -> tuple[dict[str, list[str]], dict[str, dict[str
 PAIRS = [
     *((f"ndcg@{k}", f"nDCG@{k}") for k in (1, 5, 10, 20)),
     *((f"hit@{k}", f"Success@{k}") for k in (1, 5)),
+    *((f"accuracy@{k}", f"Success@{k}") for k in (3,)),
     *((f"recall@{k}", f"R@{k}") for k in (1, 10, 100)),
     *((f"precision@{k}", f"P@{k}") for k in (1, 10)),
     *((f"mrr@{k}", f"RR@{k}") for k in (10,)),
@@ -70,7 +71,26 @@ def test_standard_metrics_have_the_promised_names():
     assert STANDARD == ("ndcg@10", "hit@1", "hit@5", "recall@10", "mrr@10", "map@100")
 
 
-@pytest.mark.parametrize("name", ["ndcg", "ndcg@0", "ndcg@-1", "accuracy@5", "ndcg@5000", "", "@5"])
+@pytest.mark.parametrize("name", ["ndcg", "ndcg@0", "ndcg@-1", "success@5", "ndcg@5000", "", "@5"])
 def test_an_unknown_metric_is_refused_with_the_known_ones(name: str):
     with pytest.raises(ConfigError, match=r"ndcg@k.*map@k"):
         parse_metric(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "similarity", "metric"),
+    [
+        ("ndcg@10", "", "ndcg@10"),
+        ("dot_ndcg@10", "dot", "ndcg@10"),
+        ("euclidean_accuracy@3", "euclidean", "accuracy@3"),
+        ("cosine_map@100", "cosine", "map@100"),
+    ],
+)
+def test_a_metric_may_name_its_similarity(name: str, similarity: str, metric: str):
+    assert split_metric(name) == (similarity, metric)
+
+
+@pytest.mark.parametrize("name", ["dot_", "dot_ndcg", "hamming_ndcg@10", "dot_dot_ndcg@10"])
+def test_a_similarity_before_no_metric_is_refused(name: str):
+    with pytest.raises(ConfigError, match="unknown metric"):
+        parse_metric(split_metric(name)[1])

@@ -12,6 +12,8 @@ from embedtune.evaluation.statistics import (
     holm,
     score_intervals,
     sign_flip_test,
+    sign_flip_tests,
+    standard_errors,
     sums_by_group,
 )
 
@@ -37,6 +39,28 @@ def test_with_more_groups_random_flips_agree_with_scipy():
         (sums,), np.sum, permutation_type="samples", n_resamples=20_000, rng=1
     ).pvalue
     assert sign_flip_test(sums, seed=1) == pytest.approx(expected, abs=0.015)
+
+
+def test_many_tests_at_once_are_as_exact_as_one():
+    rng = np.random.default_rng(2)
+    sums = rng.normal(0.3, 1, (4, 18))
+    sums[0, 10:] = 0  # eight groups that differ: all flips
+    together = sign_flip_tests(sums, seed=1)
+    assert together[0] == sign_flip_test(sums[0, :10], seed=1)
+    assert together[1:].tolist() == [sign_flip_test(row, seed=1) for row in sums[1:]]
+
+
+def test_the_interval_reaches_equally_far_on_both_sides_of_the_mean():
+    sums = Sums(np.random.default_rng(1).exponential(size=(2, 12)), np.arange(1.0, 13))
+    ends = bootstrap_t(sums, seed=1)
+    assert ends.mean(axis=1) == pytest.approx(sums.means)
+    assert (ends[:, 1] - ends[:, 0] > 2 * standard_errors(sums)).all()
+
+
+def test_the_standard_error_of_equal_groups_is_that_of_their_means():
+    values = np.random.default_rng(4).normal(size=(2, 9))
+    expected = stats.sem(values / 4, axis=1)
+    assert standard_errors(Sums(values, np.full(9, 4.0))) == pytest.approx(expected)
 
 
 def test_no_difference_has_p_one_and_an_interval_without_width():
@@ -96,6 +120,39 @@ def test_equal_systems_are_rarely_called_better(groups: int):
     # 2.5 % and 5 % are due; three standard errors on top
     assert better / repeats <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / repeats)
     assert outside / repeats <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "correlation"), [("losses", 10, 0.3), ("ranks", 20, 0.6)]
+)
+def test_in_simulated_test_sets_the_bars_are_kept(shape, groups, correlation):
+    """A small part of benchmarks/verdict.py: equal systems, unequal groups, alike within."""
+    from verdict import measure
+
+    cell = measure(shape, groups, correlation, 0.0, 300)
+    assert cell.better <= 0.035 + 3 * np.sqrt(0.035 * 0.965 / 300)
+    assert 0.93 - 3 * np.sqrt(0.07 * 0.93 / 300) <= cell.coverage < 1
+
+
+def test_a_planted_gain_is_found():
+    from verdict import measure
+
+    assert measure("ranks", 20, 0.0, 0.05, 100).better >= 0.9 - 3 * np.sqrt(0.09 / 100)
+
+
+@pytest.mark.parametrize("shape", ["ranks", "losses", "gains", "heavy", "sparse", "rare losses"])
+def test_simulated_differences_are_as_they_are_said_to_be(shape):
+    from verdict import distribution, drawn_sets
+
+    for mean in (0.0, 0.05):
+        values = distribution(shape, mean)
+        assert values.mean() == pytest.approx(mean, abs=1e-3)
+        assert values.std() == pytest.approx(0.25, abs=2e-3)
+    sets = list(drawn_sets(distribution(shape), 0.6, 40, 400))
+    squares = np.mean([(sums.values**2).sum(1).mean() for sums in sets])
+    # a sum over n queries has the variance n (1 + (n - 1) correlation) of one
+    due = np.mean([(n * (1 + (n - 1) * 0.6)).sum() for n in (sums.queries for sums in sets)])
+    assert squares / 0.25**2 == pytest.approx(due, rel=0.15)
 
 
 def test_holm_by_hand():

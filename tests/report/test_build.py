@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from embedtune.records import Counts, Reject
 from embedtune.report import ReportFacts, SplitFacts, build_report
 from embedtune.results import Difference, Flag
+from embedtune.retrieve.fusion import Fusion
 
 
 def page_of(facts):
@@ -164,8 +165,11 @@ def test_use_and_reproduce_give_what_one_needs(page):
 
 
 def test_hybrid_use_tells_how_to_join_the_lists(concluded):
-    facts = replace(concluded("ship-hybrid"), fusion_k=10)
-    assert "1 / (10 + rank)" in text_of(page_of(facts).find(id="use"))
+    facts = replace(concluded("ship-hybrid"), fusion=Fusion("ranks", 0.8, 10))
+    assert "0.8 / (10 + rank with the model) + 0.2" in text_of(page_of(facts).find(id="use"))
+    facts = replace(facts, fusion=Fusion("scores", 0.3))
+    said = text_of(page_of(facts).find(id="use"))
+    assert "0.3 times that of the model plus 0.7 times that of BM25" in said
 
 
 def test_a_run_with_nothing_but_a_title_renders():

@@ -1,13 +1,11 @@
-"""BM25: terms of both languages, scores, ties; fusion by hand."""
+"""BM25: terms of both languages, scores, ties."""
 
 import math
 
 import pytest
 
 from embedtune.records import Chunk
-from embedtune.retrieve import Hit
 from embedtune.retrieve.bm25 import BM25, terms
-from embedtune.retrieve.fusion import FusedRetriever, fuse
 from embedtune.retrieve.order import tie_breaker
 
 
@@ -75,31 +73,3 @@ def test_the_title_is_searched_too_and_chinese_is_found():
 
 def test_a_corpus_without_any_term_finds_nothing():
     assert BM25([chunk("a", "…"), chunk("b", "!!")]).search(["anything"], 3) == [[]]
-
-
-def test_fusion_adds_reciprocal_ranks():
-    fused = fuse([[("a", 9.0), ("b", 8.0)], [("b", 0.5), ("c", 0.4)]], k=10)
-    assert [hit.chunk for hit in fused] == ["b", "a", "c"]
-    assert fused[0].score == pytest.approx(1 / 12 + 1 / 11)
-    assert fused[2].score == pytest.approx(1 / 12)
-
-
-def test_fusion_reads_only_the_first_hundred_and_breaks_ties_by_id():
-    long = [(f"c{i}", float(-i)) for i in range(150)]
-    assert len(fuse([long])) == 100
-    both = fuse([[("x", 1.0)], [("y", 1.0)]])
-    assert [hit.chunk for hit in both] == sorted(["x", "y"], key=tie_breaker)
-
-
-def test_a_fused_retriever_asks_all_and_cuts_to_k():
-    class Fixed:
-        def __init__(self, name: str, ids: str) -> None:
-            self.name, self.ids = name, ids
-
-        def search(self, queries, k):
-            return [[Hit(id, 1.0) for id in self.ids][:k] for _ in queries]
-
-    fused = FusedRetriever([Fixed("one", "ab"), Fixed("two", "bc")])
-    assert fused.name == "one + two"
-    [hits] = fused.search(["q"], 1)
-    assert [hit.chunk for hit in hits] == ["b"]

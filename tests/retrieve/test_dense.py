@@ -13,6 +13,7 @@ from embedtune.retrieve.dense import (
     DenseRetriever,
     check_vectors,
     nearest,
+    nearest_at,
     pair_scores,
     scales_of,
     similarities,
@@ -29,8 +30,10 @@ def brute_force(queries, chunks, ids, k, similarity, dimension=None):
     queries = queries[:, :dimension].astype(np.float64)
     chunks = chunks[:, :dimension].astype(np.float64)
     if similarity == "cosine":
-        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        chunks = chunks / np.linalg.norm(chunks, axis=1, keepdims=True)
+        queries, chunks = (  # only zeros: a score of 0
+            some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-30)
+            for some in (queries, chunks)
+        )
     if similarity == "euclidean":
         scores = -np.linalg.norm(queries[:, None] - chunks[None], axis=2)
     else:
@@ -44,7 +47,8 @@ def brute_force(queries, chunks, ids, k, similarity, dimension=None):
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense, "CHUNK_BLOCK", 16)
-    monkeypatch.setattr(dense, "QUERY_BLOCK", 3)
+    monkeypatch.setattr(dense, "QUERY_BLOCK", 6)
+    monkeypatch.setattr(dense, "TILE", 4)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -164,12 +168,88 @@ def test_pairs_have_the_scores_that_the_search_gives(similarity):
 
 
 def test_chunks_sorted_from_worst_to_best_are_searched_as_any_other(monkeypatch):
-    monkeypatch.setattr(dense, "CHUNK_BLOCK", 16)
+    monkeypatch.setattr(dense, "TILE", 16)
     angles = np.linspace(1.5, 0, 200)
     chunks = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     query = np.array([[1, 0]], np.float32)
     found = nearest(query, chunks, [f"c{i}" for i in range(200)], 3)
     assert found.indices.tolist() == [[199, 198, 197]]
+
+
+def degenerate() -> tuple[np.ndarray, np.ndarray]:
+    """Equal vectors, multiples, zero columns in front and behind, tiny and huge lengths."""
+    queries, chunks = vectors(11, 24, 1), vectors(150, 24, 2)
+    chunks[20:50] = chunks[7]
+    chunks[50:60] = 3 * chunks[7]
+    chunks[60:75, 9:] = 0
+    chunks[75:90, :9] = 0
+    chunks[90:100] *= 1e-3
+    chunks[100:110] *= 50
+    queries[0] = chunks[7]
+    queries[1, :9] = 0
+    queries[2, 9:] = 0
+    queries[3] = -chunks[7]
+    return queries, chunks
+
+
+EDGES = (24, 5, 9, 16)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+@pytest.mark.parametrize("k", [1, 6, 33, 150])
+@pytest.mark.parametrize("draw", [degenerate, lambda: (vectors(9, 24, 5), vectors(97, 24, 6))])
+def test_all_dimensions_in_one_pass_are_those_one_by_one(similarity, k, draw):
+    queries, chunks = draw()
+    ids = [f"c{i}" for i in range(len(chunks))]
+    without = [np.arange(row, len(chunks), 7 + row) for row in range(len(queries))]
+    for barred in (None, without):
+        together = nearest_at(queries, chunks, ids, k, EDGES, similarity=similarity, without=barred)
+        assert sorted(together) == sorted(EDGES)
+        for edge, found in together.items():
+            alone = nearest(
+                queries, chunks, ids, k, similarity=similarity, dimension=edge, without=barred
+            )
+            assert np.array_equal(found.indices, alone.indices)
+            assert np.allclose(found.scores, alone.scores, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+@pytest.mark.parametrize("k", [1, 6, 33])
+def test_every_dimension_is_what_brute_force_finds(similarity, k):
+    queries, chunks = degenerate()
+    ids = [f"c{i}" for i in range(len(chunks))]
+    for edge, found in nearest_at(queries, chunks, ids, k, EDGES, similarity=similarity).items():
+        assert found.indices.tolist() == brute_force(queries, chunks, ids, k, similarity, edge)
+
+
+def test_blocks_of_the_usual_size_find_what_brute_force_finds():
+    queries, chunks = vectors(530, 40, 1), vectors(1100, 40, 2)
+    ids = [f"c{i}" for i in range(1100)]
+    for edge, found in nearest_at(queries, chunks, ids, 3, (8, 40)).items():
+        assert found.indices.tolist() == brute_force(queries, chunks, ids, 3, "cosine", edge)
+
+
+def test_distances_are_exact_for_vectors_far_from_the_origin():
+    # squares near 360,000, squared distances near 1,700: float32 cannot part neighbours there
+    queries, chunks = 30 + 1.5 * vectors(20, 384, 1), 30 + 1.5 * vectors(800, 384, 2)
+    ids = [f"c{i}" for i in range(800)]
+    found = nearest(queries, chunks, ids, 10, similarity="euclidean")
+    assert found.indices.tolist() == brute_force(queries, chunks, ids, 10, "euclidean")
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_memory_map_is_searched_as_what_it_holds(tmp_path):
+    queries, chunks = vectors(5, 12, 1), vectors(70, 12, 2)
+    file = tmp_path / "vectors"
+    chunks.tofile(file)
+    mapped = np.memmap(file, np.float32, mode="r", shape=chunks.shape)
+    ids = [f"c{i}" for i in range(70)]
+    in_memory = nearest_at(queries, chunks, ids, 4, (6, 12))
+    for edge, found in nearest_at(queries, mapped, ids, 4, (6, 12)).items():
+        assert np.array_equal(found.indices, in_memory[edge].indices)
+        assert np.array_equal(found.scores, in_memory[edge].scores)
 
 
 def test_vectors_on_disk_are_those_in_memory_and_leave_no_file(tmp_path, monkeypatch):

@@ -357,12 +357,12 @@ class Narrow:
     def __init__(self, packed, most: int, *, backward: bool = False) -> None:
         self.packed, self.most, self.backward, self.calls = packed, most, backward, []
 
-    def forward(self, sequences, training=False):
+    def forward(self, sequences, training=False, share=True):
         import torch
 
         tokens = sum(map(len, sequences))
         self.calls.append(tokens)
-        found = self.packed.forward(sequences, training=training)
+        found = self.packed.forward(sequences, training=training, share=share)
         if tokens <= self.most:
             return found
         if not self.backward:

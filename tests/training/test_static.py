@@ -13,7 +13,6 @@ from embedtune.retrieve.bm25 import terms
 from embedtune.training.static import (
     StaticSettings,
     build_static,
-    distil_static,
     word_vectors,
 )
 from embedtune.training.static_tokens import build_tokenizer, compiled_table, split_text
@@ -260,37 +259,7 @@ def test_word_vectors_that_are_no_text_or_not_there_are_refused(tmp_path):
         build_static(PASSAGES, StaticSettings(vectors=vector_file(tmp_path, "zebra 1 0\n")))
 
 
-# ---- distillation
-
-
-def test_a_distilled_model_keeps_the_geometry_of_the_words(tiny_model):
-    from sentence_transformers import SentenceTransformer
-
-    teacher = SentenceTransformer(str(tiny_model), device="cpu")
-    texts = ["robot battery night", "fee stop mud tow", "robot fee"]
-    model = distil_static(teacher, texts, StaticSettings())
-    words = ["robot", "battery", "night", "fee", "stop", "mud", "tow"]
-    # centred vectors keep their cosines under a turn of the axes; a word's weight is its length
-    vectors = teacher.encode(words)
-    vectors -= vectors.mean(axis=0)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    found = encode(model, words)
-    assert found @ found.T == pytest.approx(vectors @ vectors.T, abs=1e-3)
-    rows = {word: model.encode(word) for word in words}
-    centred = teacher.encode(words) - teacher.encode(words).mean(axis=0)
-    share = {word: (2 if word in ("robot", "fee") else 1) / 9 for word in words}
-    expected = [np.linalg.norm(centred[i]) / (1e-3 + share[w]) for i, w in enumerate(words)]
-    lengths = [np.linalg.norm(rows[word]) for word in words]
-    assert np.array(lengths) / lengths[0] == pytest.approx(
-        np.array(expected) / expected[0], rel=1e-3
-    )
-
-
-def test_distilling_needs_words(tiny_model):
-    from sentence_transformers import SentenceTransformer
-
-    with pytest.raises(NothingUsable):
-        distil_static(SentenceTransformer(str(tiny_model)), ["robot"], StaticSettings())
+# ---- on disk
 
 
 def test_what_commands_ask_of_a_folder_is_answered_without_loading_it(tmp_path):

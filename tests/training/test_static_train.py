@@ -3,16 +3,23 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from embedtune.embed.loading import load_sentence_transformer
-from embedtune.errors import ConfigError, NothingUsable
+from embedtune.errors import ConfigError, IntegrityError, NothingUsable
 from embedtune.records import Chunk, Pair
 from embedtune.training.plan import TrainingSettings
 from embedtune.training.static import StaticSettings, build_static
-from embedtune.training.static_train import plan_static, refuse_unused, train_static
+from embedtune.training.static_train import (
+    MEANT,
+    UNUSED,
+    plan_static,
+    refuse_unused,
+    train_static,
+)
 
 TEXTS = {
     "tow": "The tow fee is paid by the driver. A crane lifts the robot out of the mud.",
@@ -160,6 +167,34 @@ def test_of_a_large_corpus_the_batch_and_drawn_passages_are_ranked(base, monkeyp
     assert float(lesson.loss(1).detach()) > 0
 
 
+def test_mined_negatives_are_ranked_even_of_a_large_corpus(base, monkeypatch):
+    from embedtune.training import static_train
+
+    monkeypatch.setattr(static_train, "PASSAGES", 2)
+    chunks = [*CHUNKS[:2], *(chunk(f"x{number}", f"filler {number}") for number in range(50))]
+    pairs = [
+        replace(pair, negatives=(("x7", "filler 7"), ("x9", "filler 9"), ("gone", "gone")))
+        for pair in PAIRS[:2]
+    ]
+    model = load_sentence_transformer(str(base))
+    place = {one.id: number for number, one in enumerate(chunks)}
+    for count, expected in (("auto", {9, 11}), (1, {9}), (0, set())):
+        settings = TrainingSettings(negatives_per_pair=count)
+        lesson = static_train._Lesson(
+            static_train.words_of(model[0].embedding.weight), model[0].tokenizer, pairs, chunks,
+            place, own, settings, plan_static(settings, 5, 5, len(chunks)),
+        )  # fmt: skip
+        ranked: list[set[int]] = []
+
+        def shown(draw, needed, ranked=ranked):
+            ranked.append(set(map(int, needed)))
+            return sorted(ranked[-1])
+
+        monkeypatch.setattr(lesson, "_shown", shown)
+        lesson.loss(1)
+        assert ranked == [{0, 1} | expected]
+
+
 def test_steps_and_rates_that_are_set_are_kept():
     usual = plan_static(TrainingSettings(), 300, 64, 1000)
     assert (usual.batch_size, usual.dimensions) == (300, (64,))
@@ -183,12 +218,132 @@ def test_steps_and_rates_that_are_set_are_kept():
         ("also", ["more.jsonl"]),
         ("loss", "gist"),
         ("matryoshka", [32, 16]),
+        ("guide", "model"),
+        ("teacher", "model"),
+        ("hardness", 5.0),
+        ("directions", ["query_to_doc", "doc_to_query"]),
+        ("warmup", 0.2),
+        ("scheduler", "cosine"),
+        ("weight_decay", 0.1),
+        ("warmup_documents", "crops"),
+        ("sampler", "random"),
+        ("mixing", "round_robin"),
+        ("tokens_at_once", 512),
+        ("gradient_checkpointing", True),
+        ("attention_dropout", True),
+        ("adaptive_layers", True),
+        ("search", "optuna"),
+        ("seeds", 3),
+        ("keep", "average"),
+        ("device", "cuda"),
+        ("precision", "bf16"),
     ],
 )
-def test_a_setting_without_meaning_is_refused(setting, value):
+def test_a_setting_without_meaning_is_refused_with_the_reason(setting, value):
     further = {"guide": "model"} if value == "gist" else {}
-    with pytest.raises(ConfigError, match=f"training.{setting}"):
+    with pytest.raises(ConfigError, match=rf"training.{setting}: .*static model") as caught:
         refuse_unused(TrainingSettings(**{setting: value}, **further))
+    assert len(str(caught.value)) > 60
+
+
+def test_every_setting_is_either_followed_or_refused():
+    """A new setting has to be decided on."""
+    followed = {"epochs", "max_steps", "learning_rate", "batch_size", "negatives_per_pair",
+                "temperature", "evaluate_every", "minutes", "report_to", "log_every", "patience",
+                "seed", "merge", "allow_unknown_tokens"}  # fmt: skip
+    assert TrainingSettings.model_fields.keys() == followed | UNUSED.keys() | MEANT.keys()
+    refuse_unused(TrainingSettings(
+        seed=1, epochs=3, batch_size=4, keep="last", minutes=0, patience=2, seeds=1, device="cpu",
+        precision="fp32", matryoshka="off", loss="mnrl", negatives_per_pair=0,
+    ))  # fmt: skip
+
+
+def test_the_settings_of_another_base_make_settings_for_a_static_one():
+    from embedtune.pipeline.untrained import instead
+
+    for keep in ("auto", "best", "last", "average"):
+        theirs = TrainingSettings(keep=keep, freeze_layers=2, seeds=3, warmup=0.3, seed=7)
+        own = instead(theirs)
+        refuse_unused(own)
+        assert (own.seed, own.keep) == (7, "auto" if keep == "average" else keep)
+
+
+def test_several_processes_are_refused(base, tmp_path, monkeypatch):
+    from embedtune.training import static_train
+    from embedtune.training.ranks import Group
+
+    monkeypatch.setattr(static_train, "group", lambda: Group(0, 2))
+    with pytest.raises(ConfigError, match="without torchrun"):
+        fit(base, tmp_path / "a")
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_weight(base, tmp_path, monkeypatch):
+    from embedtune.training import static_train
+
+    class Broken(static_train._Lesson):
+        def loss(self, step):
+            loss = super().loss(step)
+            if step == 3:  # a finite loss whose gradient is not
+                loss = loss + (self.words.factors.sum() * 0).abs().sqrt()
+            return loss
+
+    monkeypatch.setattr(static_train, "_Lesson", Broken)
+    with pytest.raises(IntegrityError, match="step 3: the gradient is nan"):
+        fit(base, tmp_path / "a", max_steps=8)
+    assert not (tmp_path / "a" / "model").exists()
+
+
+def test_patience_ends_it_and_a_kill_after_the_last_evaluation_changes_nothing(
+    base, tmp_path, monkeypatch
+):
+    from embedtune.training import static_train
+
+    class Killed(BaseException):
+        pass
+
+    def falling():
+        scores = iter([0.5, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+        return lambda model: next(scores)
+
+    usual = {"max_steps": 8, "evaluate_every": 1, "patience": 2, "keep": "best"}
+    whole = fit(base, tmp_path / "whole", score=falling(), **usual)
+    assert (whole.best_step, whole.best_score) == (1, 0.9)
+    assert [row["step"] for row in whole.history if "dev" in row] == [0, 1, 2, 3]
+
+    def killed(*_):
+        raise Killed
+
+    work = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(static_train, "publish", killed)
+        with pytest.raises(Killed):
+            fit(base, work, score=falling(), **usual)
+    again = fit(base, work, score=lambda model: 0.5, **usual)
+    assert again.history == whole.history
+    one, other = ((own.model / "model.safetensors").read_bytes() for own in (whole, again))
+    assert one == other
+
+
+def test_a_kill_after_the_model_was_published_changes_nothing(base, tmp_path, monkeypatch):
+    from embedtune.training import static_train
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    whole = fit(base, tmp_path / "whole", max_steps=4)
+    work = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(static_train, "write_jsonl", killed)
+        with pytest.raises(Killed):
+            fit(base, work, max_steps=4)
+    assert (work / "model").exists()
+    again = fit(base, work, max_steps=4)
+    assert again.history == whole.history
+    one, other = ((own.model / "model.safetensors").read_bytes() for own in (whole, again))
+    assert one == other
 
 
 def test_one_passage_is_nothing_to_learn_from(base, tmp_path):

@@ -294,7 +294,10 @@ def test_alpha_is_the_best_on_dev_among_those_that_hold_the_probe():
         return alpha / 20, alpha < 1
 
     chosen, told = choose_alpha(curve, probe)
-    assert (chosen.alpha, asked) == (0.6, [1.0, 0.6])
-    assert [point.holds for point in told] == [None, None, True, False]
+    assert (chosen.alpha, asked) == (0.6, [0.4, 0.6, 1.0])
+    assert [(point.holds, point.probe_loss) for point in told] == [
+        (True, 0.0), (True, 0.02), (True, 0.03), (False, 0.05),
+    ]  # fmt: skip
+    assert [point.alpha for point in told if point.chosen] == [0.6]
     assert choose_alpha(curve, None)[0].alpha == 1.0
     assert choose_alpha(curve, lambda alpha: (0.5, False))[0].alpha == 1.0

@@ -26,7 +26,14 @@ for command in (
     data.convert,
 ):
     app.command()(command)
-for command in (models.train, models.merge, models.evaluate, models.compare, models.search):
+for command in (
+    models.train,
+    models.merge,
+    models.distil,
+    models.evaluate,
+    models.compare,
+    models.search,
+):
     app.command()(command)
 app.command()(doctor.doctor)
 

@@ -1,4 +1,4 @@
-"""Commands over models: train, merge, evaluate, compare, search."""
+"""Commands over models: train, merge, distil, evaluate, compare, search."""
 
 from pathlib import Path
 from typing import Annotated
@@ -81,34 +81,71 @@ def merge(
     return 0
 
 
-def evaluate(
+def distil(
+    model: Annotated[str, typer.Argument(help="The model to imitate: name or folder.")],
     data: Data,
-    systems: Annotated[
-        list[str], typer.Argument(help="[label=]MODEL, bm25, hybrid:MODEL or openai:MODEL.")
-    ],
-    split: Split = "test",
+    out: Out,
     columns: Columns = "",
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Measure retrieval systems side by side.
+    """Make a static model, small and very fast, that imitates a model on your passages.
+
+    Example: embedtune distil model/ --data data/ --out static/
+    """
+    from embedtune.pipeline.distilling import distil_into, told
+
+    settings = load_settings(config, overrides, columns)
+    found = distil_into(model, data, out, settings, Console(quiet=quiet))
+    emit(found.as_json(), as_json=json, text=lambda: told(found))
+    return 4 if found.unusable else 0
+
+
+def evaluate(
+    data: Data,
+    systems: Annotated[
+        list[str], typer.Argument(help="[label=]MODEL, bm25, hybrid:MODEL or openai:MODEL.")
+    ] = [],  # noqa: B006  (typer copies it)
+    split: Split = "test",
+    runs: Annotated[
+        list[str], typer.Option("--run", help="TREC run file as a further system: [LABEL=]FILE.")
+    ] = [],  # noqa: B006
+    qrels: Annotated[
+        Path | None, typer.Option("--qrels", help="TREC qrels in place of those of the split.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for systems.csv, per_query.csv and TREC files."),
+    ] = None,
+    columns: Columns = "",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Measure systems side by side, by what the data is: ranking, triplets, scores or labels.
 
     Example: embedtune evaluate --data data/ bm25 all-MiniLM-L6-v2 tuned=model/ hybrid:model/
     """
-    from embedtune.cli.runs import systems_text
+    from embedtune.cli.measures import evaluation_text
+    from embedtune.pipeline.measures import check_out
     from embedtune.pipeline.models import evaluate_systems
 
     settings = load_settings(config, overrides, columns)
-    found = evaluate_systems(data, split, systems, settings, Console(quiet=quiet))
-    result = {
-        "data": str(data),
-        "split": split,
-        "queries": found.queries,
-        "systems": [scores.as_json() for scores in found.systems],
-    }
-    emit(result, as_json=json, text=lambda: systems_text(found.systems))
+    if out is not None:
+        check_out(out)
+    found = evaluate_systems(
+        data, split, systems, settings, Console(quiet=quiet), runs=runs, qrels=qrels
+    )
+    if out is not None:
+        found.write(out)
+    emit(
+        {"data": str(data), **found.as_json()},
+        as_json=json,
+        text=lambda: evaluation_text(found),
+    )
     return 4 if found.unusable else 0
 
 

@@ -28,6 +28,7 @@ class Embedder(Protocol):
 EMBEDDERS = {
     "local": "embedtune.embed.local:LocalEmbedder",
     "openai": "embedtune.embed.openai:OpenAIEmbedder",
+    "cohere": "embedtune.embed.cohere:CohereEmbedder",
     "hashing": "embedtune.embed.hashing:HashingEmbedder",
 }
 

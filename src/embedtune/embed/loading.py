@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from embedtune.embed.checks import check_model_folder, is_plain_encoder
+from embedtune.embed.checks import check_model_folder, is_plain_encoder, read_json_object
 from embedtune.embed.models import ResolvedModel, resolve_model
 from embedtune.embed.packed_layers import FAMILIES, read_encoder
-from embedtune.errors import IntegrityError, ResourceError
+from embedtune.errors import ConfigError, IntegrityError, ResourceError
 from embedtune.files import visible
 
 if TYPE_CHECKING:
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PoolingMode = Literal["mean", "cls", "max", "lasttoken", "weightedmean"]
+# how configurations named it before version 6 of sentence-transformers
+POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 
 
 def prepare_threads() -> None:
@@ -149,6 +158,44 @@ def _with_head(folder: Path, pooling: PoolingMode, trust_remote_code: bool) -> l
         Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling),
         Normalize(),
     ]
+
+
+def own_pooling(folder: Path) -> str | None:
+    """How the model in a folder makes one vector of its tokens' vectors, as its configuration
+    says; None where it does not say, or says several."""
+    file = folder / "1_Pooling" / "config.json"
+    if not file.is_file():
+        return None
+    config = read_json_object(file)
+    if isinstance(named := config.get("pooling_mode"), str):
+        return named
+    modes = [mode for key, mode in POOLING_KEYS.items() if config.get(key) is True]
+    return modes[0] if len(modes) == 1 else None
+
+
+def repool(model: "SentenceTransformer", pooling: PoolingMode, name: str) -> None:
+    """Give the model that pooling in the place of its own; what follows stays as it is.
+
+    Raises:
+        ConfigError: It has none to replace (static models), or what follows needs vectors of
+            another size.
+    """
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling
+
+    place = next((i for i, module in enumerate(model) if isinstance(module, Pooling)), None)
+    if place is None:
+        raise ConfigError(f"model {visible(name)}: has no pooling that {pooling} could replace")
+    before = model[place]
+    after = Pooling(
+        before.embedding_dimension, pooling_mode=pooling, include_prompt=before.include_prompt
+    )
+    sizes = {one.get_embedding_dimension() for one in (before, after)}
+    if len(sizes) > 1 and any(isinstance(module, Dense) for module in model):
+        raise ConfigError(
+            f"model {visible(name)}: its own pooling puts several side by side, and a layer behind "
+            f"needs them all; {pooling} cannot replace it"
+        )
+    model[place] = after
 
 
 def longest_text(model: "SentenceTransformer") -> int | None:

@@ -1,7 +1,7 @@
 """Embeddings from a sentence-transformers model on this machine."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from embedtune.embed import Matrix, Similarity
 from embedtune.embed.checks import is_plain_encoder, read_json_object
-from embedtune.embed.loading import PoolingMode, load_resolved
+from embedtune.embed.loading import PoolingMode, load_resolved, own_pooling, repool
 from embedtune.embed.models import ResolvedModel, resolve_model
 from embedtune.embed.packed import Packed, packable
 from embedtune.embed.tokens import NO_LIMIT
@@ -39,6 +39,8 @@ class LocalEmbedder:
         precision: "bf16" is about 3 times as fast on a CPU that has it, and moves vectors by a
             cosine of up to 0.0001 (up to 0.004 where the fast path does not apply).
         pooling: Of a plain encoder, which has none of its own; others keep theirs.
+        pooling_instead: Of any model, in the place of its own.
+        prompts_instead: Put before texts of that role, in the place of the model's own.
     """
 
     def __init__(
@@ -50,12 +52,22 @@ class LocalEmbedder:
         precision: Precision = "fp32",
         trust_remote_code: bool = False,
         pooling: PoolingMode | Literal["auto"] = "auto",
+        pooling_instead: PoolingMode | None = None,
+        prompts_instead: Mapping[Role, str] = {},
         progress: Progress = no_progress,
     ) -> None:
         self.resolved: ResolvedModel = resolve_model(model)
-        self._pooling = pooling if is_plain_encoder(self.resolved.path) else "auto"
-        # vectors differ by precision and pooling, so caches must see them
-        own = (precision if precision != "fp32" else "", self._pooling.removeprefix("auto"))
+        plain = is_plain_encoder(self.resolved.path)
+        self._pooling = (pooling_instead or pooling) if plain else "auto"
+        unlike = not plain and pooling_instead != own_pooling(self.resolved.path)
+        self._repooled = pooling_instead if unlike else None
+        self._prompts = dict(prompts_instead)
+        # vectors differ by precision, pooling and prompts, so caches must see them
+        own = (
+            precision if precision != "fp32" else "",
+            self._repooled or self._pooling.removeprefix("auto"),
+            *(f"{role}={prompt!r}" for role, prompt in sorted(self._prompts.items())),
+        )
         self.name = " ".join([self.resolved.label, *filter(None, own)])
         self._device = device
         self._batch_size = batch_size
@@ -65,10 +77,14 @@ class LocalEmbedder:
 
     @functools.cached_property
     def model(self) -> "SentenceTransformer":
-        return load_resolved(
+        model = load_resolved(
             self.resolved, device=self._device, trust_remote_code=self._trust_remote_code,
             pooling=self._pooling,
         )  # fmt: skip
+        if self._repooled:
+            repool(model, self._repooled, self.resolved.name)
+        model.prompts.update(self._prompts)
+        return model
 
     @property
     def dimension(self) -> int:

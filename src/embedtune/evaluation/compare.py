@@ -4,7 +4,6 @@ Only the systems of a `Contest` decide, and which ones they are was chosen on de
 at once. The unit of tests and intervals is the group (a document), not the query.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,57 +11,20 @@ import numpy as np
 
 from embedtune.errors import IntegrityError
 from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, restricted
-from embedtune.evaluation.forgetting import ProbeResult
+from embedtune.evaluation.forgetting import COUNTS_FROM, COUNTS_TO, LOSS, ProbeResult
 from embedtune.evaluation.health import LANGUAGE_CODES, few_queries_flag
-from embedtune.evaluation.statistics import bootstrap_t, holm, sign_flip_test, sums_by_group
+from embedtune.evaluation.power import power
+from embedtune.evaluation.reasons import REASONS, named
+from embedtune.evaluation.statistics import Sums, bootstrap_t, holm, sign_flip_test, sums_by_group
 from embedtune.evaluation.systems import System
 from embedtune.files import visible
 from embedtune.language import LANGUAGES
-from embedtune.results import Difference, Flag, SystemScores, Verdict, VerdictName
+from embedtune.results import Difference, Flag, Power, SystemScores, Verdict, VerdictName
+from embedtune.retrieve.fusion import Fusion
 
 LEVEL = 0.05
 MIN_GROUPS = 10  # under this nothing is shipped
 SURE_GROUPS = 20  # under this the test must agree with the interval
-MANY_QUERIES = 1_000_000
-
-# Every reason a verdict can give. A further language is a further table with the same keys.
-REASONS: Mapping[str, Mapping[str, str]] = {
-    "en": {
-        "ship": "Ship {candidate}: it retrieves better than {base}, {metric} {a} against {b}, a "
-        "gain of {gain} ({ends}).",
-        "ship-hybrid": "Ship {candidate} together with BM25: {metric} {a}, significantly above "
-        "{candidate} alone ({b}), BM25 alone ({c}) and {base} with BM25 ({d}).",
-        "worse": "Do not ship {candidate}: it is worse than {base}, {metric} {a} against {b}, a "
-        "loss of {loss} ({ends}).",
-        "bm25-wins": "Do not ship {candidate}: BM25 wins, {metric} {c} against {a} for "
-        "{candidate} and {best_hybrid} for the better of the two hybrids.",
-        "untuned": "No model was tuned: {base} stands as it is, {metric} {b}.",
-        "same": "{candidate} ranks exactly as {base} does; there is nothing to ship.",
-        "no-gain": "It is not shown that {candidate} is better than {base}: {metric} {a} against "
-        "{b}, a difference of {gain} ({ends}).",
-        "small-gain": "{candidate} is better than {base} by {gain} {metric} ({ends}), less than "
-        "the {min_gain} that is worth a change.",
-        "test-disagrees": "The interval of the gain is above zero, but with {groups} groups the "
-        "randomisation test must agree, and it does not (p = {p} after Holm).",
-        "below-bm25": "BM25 alone is better than {candidate}: {metric} {c} against {a}; a hybrid "
-        "was not shown to beat both.",
-        "forgets": "The model forgets too much in general: {probe}.",
-        "probe": "{probe}.",
-        "no-probe": "What the model may have forgotten elsewhere was not measured (no probe).",
-        "few-groups": "The test queries stand in only {groups} groups of documents; under "
-        "{min_groups} nothing is shipped, and {sure} settle more.",
-        "settle": "About {needed} test queries would settle it, if the difference stays as it is; "
-        "there are {queries}.",
-        "cannot-settle": "The difference is so small that no realistic number of queries would "
-        "settle it.",
-        "blocked": "The figures alone would say {name}, but they cannot be relied on: {flags}.",
-        "against": "Against {other}: {gain} {metric} ({ends}).",
-        "base-hybrid": "{base} with BM25, without any tuning, reaches {metric} {d}.",
-        "flag": "{message}.",
-        "flag-language": "Do not use {candidate} for {language} text: {message}. The verdict is "
-        "on the other {queries} queries.",
-    }
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +33,7 @@ class Choice:
 
     candidate: System
     rival: System
-    fusion_k: int
+    fusion: Fusion
     on: str
     scores: tuple[SystemScores, ...] = ()  # of everything that was compared on dev
 
@@ -103,25 +65,25 @@ def choose(
     """One candidate, one hybrid weighting and one rival, by the deciding metric on dev.
 
     The rival is the best of ``rivals``, BM25 and base + BM25. Ties go to what stands first.
-    Without dev: the first candidate, k = 60, and BM25.
+    Without dev: the first candidate, equal weights, and BM25.
     """
     bm25 = next((rival for rival in rivals if rival.kind == "bm25"), System("bm25", "bm25"))
     if not evaluator.data.qrels.get("dev"):
-        return Choice(candidates[0], bm25, evaluator.best_fusion_k([]), "default")
+        return Choice(candidates[0], bm25, evaluator.best_fusion([]), "default")
     metric = evaluator.settings.metric
     measured = [(system, evaluator.score(system, "dev")) for system in candidates]
     candidate, _ = max(measured, key=lambda item: item[1].metrics[metric])
-    k = evaluator.best_fusion_k([candidate, *([base] if base.embedder else [])])
+    fusion = evaluator.best_fusion([candidate, *([base] if base.embedder else [])])
     others = [bm25, with_bm25(base), *(r for r in rivals if r.kind != "bm25")]
-    rivalry = [(system, evaluator.score(system, "dev", fusion_k=k)) for system in others]
+    rivalry = [(system, evaluator.score(system, "dev", fusion=fusion)) for system in others]
     rival, _ = max(rivalry, key=lambda item: item[1].metrics[metric])
     scores = {scores.name: scores for _, scores in (*measured, *rivalry)}
-    return Choice(candidate, rival, k, "dev", tuple(scores.values()))
+    return Choice(candidate, rival, fusion, "dev", tuple(scores.values()))
 
 
 def with_bm25(system: System) -> System:
-    """The hybrid of a system; BM25 and hybrids are their own."""
-    if system.kind in ("bm25", "hybrid"):
+    """The hybrid of a system; BM25, hybrids and what is reranked are their own."""
+    if system.kind in ("bm25", "hybrid", "rerank"):
         return system
     return system.hybrid(f"{system.label} + bm25")
 
@@ -130,14 +92,14 @@ def hold_contest(
     evaluator: Evaluator, choice: Choice, base: System, split: str = "test"
 ) -> Contest:
     """Measure what decides on ``split``."""
-    candidate, k = choice.candidate, choice.fusion_k
+    candidate, fusion = choice.candidate, choice.fusion
     return Contest(
         candidate=evaluator.score(candidate, split),
         base=evaluator.score(base, split),
         bm25=evaluator.score(System("bm25", "bm25"), split),
-        hybrid=evaluator.score(with_bm25(candidate), split, fusion_k=k),
-        base_hybrid=evaluator.score(with_bm25(base), split, fusion_k=k),
-        rival=evaluator.score(choice.rival, split, fusion_k=k),
+        hybrid=evaluator.score(with_bm25(candidate), split, fusion=fusion),
+        base_hybrid=evaluator.score(with_bm25(base), split, fusion=fusion),
+        rival=evaluator.score(choice.rival, split, fusion=fusion),
     )
 
 
@@ -149,19 +111,22 @@ def difference(
     Raises:
         IntegrityError: They were not measured on the same data, split and queries.
     """
-    metric = settings.metric
-    check_comparable((one, other), metric)
-    left, right = one.per_query[metric], other.per_query[metric]
-    sums = sums_by_group([{query: left[query] - right[query] for query in left}], groups)
+    sums = _sums(one, other, groups, settings.metric)
     [(low, high)] = bootstrap_t(sums, seed=settings.seed)
     return Difference(
         mean=float(sums.means[0]),
         low=float(np.clip(low, -1, 1)),
         high=float(np.clip(high, -1, 1)),
         p=sign_flip_test(sums.values[0], seed=settings.seed),
-        queries=len(left),
+        queries=int(sums.queries.sum()),
         groups=sums.groups,
     )
+
+
+def _sums(one: SystemScores, other: SystemScores, groups: Mapping[str, str], metric: str) -> Sums:
+    check_comparable((one, other), metric)
+    left, right = one.per_query[metric], other.per_query[metric]
+    return sums_by_group([{query: left[query] - right[query] for query in left}], groups)
 
 
 def check_comparable(systems: Sequence[SystemScores], metric: str) -> None:
@@ -190,7 +155,7 @@ def compare(
     groups: Mapping[str, str],
     languages: Mapping[str, str] | None = None,
     flags: Iterable[Flag] = (),
-    probe: ProbeResult | None = None,
+    probe: Sequence[ProbeResult] = (),
     settings: EvaluationSettings | None = None,
 ) -> Verdict:
     """The verdict on ``contest.candidate``.
@@ -201,7 +166,7 @@ def compare(
             others are not, the queries of the others decide.
         flags: Findings on data and base; those that block turn `ship` and `ship-hybrid` into
             `inconclusive`, and nothing else.
-        probe: The general probe, or None where there was none.
+        probe: What the general probes found; the gate of each must hold.
     """
     settings = settings or EvaluationSettings()
     check_comparable(contest.systems, settings.metric)
@@ -214,7 +179,13 @@ def compare(
     all_flags = (*flags, *few)
     blocking = [flag for flag in all_flags if flag.blocks and flag not in spared]
     differences = _differences(decided, groups, settings)
-    name, reasons = _decide(decided, differences, blocking, probe, settings)
+    shown = power(
+        _sums(decided.candidate, decided.base, groups, settings.metric),
+        min_gain=settings.min_gain,
+        seed=settings.seed,
+        least_groups=MIN_GROUPS,
+    )
+    name, reasons = _decide(decided, differences, blocking, probe, settings, shown)
     told = [
         ("flag-language", {"language": LANGUAGES.get(flag.language, flag.language),
                            "message": flag.message, "queries": queries})
@@ -226,15 +197,18 @@ def compare(
     reasons[1:1] = told  # right behind what was decided
     facts = _facts(decided, settings)
     texts = REASONS["en"]
+    codes = tuple((code, named(texts[code], {**facts, **own})) for code, own in reasons)
     return Verdict(
         verdict=name,
-        reasons=tuple(texts[code].format(**{**facts, **own}) for code, own in reasons),
+        reasons=tuple(texts[code].format(**facts) for code, facts in codes),
+        codes=codes,
         candidate=contest.candidate.name,
         base=contest.base.name,
         best_rival=contest.rival.name,
         differences=differences,
         flags=all_flags,
         decided={scores.name: scores.metrics[settings.metric] for scores in decided.systems},
+        power=shown,
     )
 
 
@@ -303,23 +277,21 @@ def _decide(
     contest: Contest,
     differences: Mapping[str, Difference],
     blocking: Sequence[Flag],
-    probe: ProbeResult | None,
+    probe: Sequence[ProbeResult],
     settings: EvaluationSettings,
+    shown: Power | None,
 ) -> tuple[VerdictName, Reasons]:
     """Steps 2 to 5 of the decision, in order; step 1, integrity, has raised before."""
     base, bm25 = differences["base"], differences["bm25"]
     gain = _numbers(base)
     background: Reasons = [("against", {"other": "BM25", **_numbers(bm25)})]
     if contest.rival.name not in (contest.bm25.name, contest.base.name):
-        rival = f"the best rival, {contest.rival.name}"
-        background.append(("against", {"other": rival, **_numbers(differences["best_rival"])}))
+        over = _numbers(differences["best_rival"])
+        background.append(("against-rival", {"other": contest.rival.name, **over}))
     background.append(("base-hybrid", {}))
-    if probe is None:
-        background.append(("no-probe", {}))
-    elif probe.holds:
-        background.append(("probe", {"probe": _sentence(probe.message)}))
-    else:
-        background.append(("forgets", {"probe": probe.message}))
+    counted = [result for result in probe if result.counted]
+    asked = [_of_probe(result) for result in counted or probe] or [("no-probe", {})]
+    background += asked
 
     if _below(base):
         return "do-not-ship", [("worse", gain), *background]
@@ -346,8 +318,7 @@ def _decide(
         missing.append(("test-disagrees", {"groups": base.groups, "p": f"{base.p_holm:.3f}"}))
     if bm25.high < 0:
         missing.append(("below-bm25", {}))
-    if probe is not None and not probe.holds:
-        missing.append(("forgets", {"probe": probe.message}))
+    missing += [reason for reason in asked if reason[0] == "probe-lost"]
     if not enough:
         missing.append(("few-groups", {"groups": base.groups}))
 
@@ -360,7 +331,7 @@ def _decide(
         told = {code for code, _ in missing}
         return name, [
             *missing,
-            *_what_would_settle(base, settings),
+            *_what_would_settle(told, base, shown, settings),
             *(("flag", {"message": _sentence(flag.message)}) for flag in blocking),
             *(reason for reason in background if reason[0] not in told),
         ]
@@ -377,27 +348,38 @@ def _hybrid_reason(contest: Contest, metric: str) -> tuple[str, dict[str, object
     }
 
 
-def _what_would_settle(base: Difference, settings: EvaluationSettings) -> Reasons:
-    if base.low > 0 or base.high < 0 or base.low == base.high == 0:
+def _what_would_settle(
+    told: set[str], base: Difference, shown: Power | None, settings: EvaluationSettings
+) -> Reasons:
+    """What the test set can show, and what it would take, where its size left the gain open."""
+    if shown is None or not told & {"no-gain", "test-disagrees"}:
         return []
-    needed = queries_to_settle(base)
-    if needed is None:
-        return [("cannot-settle", {})]
-    return [("settle", {"needed": f"{needed:,}", "queries": base.queries})]
+    smallest = ("smallest", {"smallest": f"{shown.smallest_gain:.3f}"})
+    if shown.groups is None or shown.queries is None:
+        return [smallest, ("cannot-settle", {})]
+    code = "settle" if shown.assumed > settings.min_gain else "settle-least"
+    numbers = {
+        "needed": f"{shown.queries:,}",
+        "more": f"{shown.queries - base.queries:,}",
+        "more_groups": f"{shown.groups - base.groups:,}",
+        "groups": base.groups,
+    }
+    return [smallest, (code, numbers)]
 
 
-def queries_to_settle(diff: Difference) -> int | None:
-    """How many queries would take the interval off zero if the mean stayed: its width falls with
-    the square root of their number. Two significant digits; None when it is beyond a million."""
-    half = (diff.high - diff.low) / 2
-    if abs(diff.mean) < 1e-9:
-        return None
-    needed = diff.queries * (half / abs(diff.mean)) ** 2
-    if needed > MANY_QUERIES:
-        return None
-    needed = max(needed, diff.queries + 1)
-    unit = 10 ** max(0, math.floor(math.log10(needed)) - 1)
-    return math.ceil(needed / unit) * unit
+def _of_probe(result: ProbeResult) -> tuple[str, dict[str, object]]:
+    return f"probe-{result.outcome}", {
+        "probe": result.name,
+        "asked": result.queries,
+        "before": _figure(result.base),
+        "after": _figure(result.tuned),
+        "lost": _figure(result.loss),
+        "low": _figure(result.low),
+        "high": _figure(result.high),
+        "allowed": LOSS,
+        "counts_from": COUNTS_FROM,
+        "counts_to": COUNTS_TO,
+    }
 
 
 def _facts(contest: Contest, settings: EvaluationSettings) -> dict[str, object]:
@@ -424,8 +406,10 @@ def _numbers(diff: Difference) -> dict[str, object]:
     return {
         "gain": f"{diff.mean:+.3f}",
         "loss": f"{-diff.mean:.3f}",
-        "ends": f"95 % interval {diff.low:+.3f} to {diff.high:+.3f}, {diff.queries} queries in "
-        f"{diff.groups} groups",
+        "low": f"{diff.low:+.3f}",
+        "high": f"{diff.high:+.3f}",
+        "queries": diff.queries,
+        "groups": diff.groups,
     }
 
 

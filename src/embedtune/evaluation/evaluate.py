@@ -6,48 +6,54 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from embedtune.embed import Embedder, Matrix, Similarity
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.evaluation import metrics
 from embedtune.evaluation.judged import checked_judgements, distinct_texts, groups_of_chunks
+from embedtune.evaluation.quantise import RESCORED, Precision, quantise
+from embedtune.evaluation.quantise import nearest as quantised_nearest
 from embedtune.evaluation.statistics import score_intervals, sums_by_group
 from embedtune.evaluation.systems import (
     Kind,
     System,
     matryoshka_dimensions,
     open_embedder,
+    open_reranker,
     parse_systems,
+    system_text,
 )
 from embedtune.records import Query, RetrievalSet, content_id
 from embedtune.results import SystemScores
 from embedtune.retrieve.bm25 import BM25
-from embedtune.retrieve.dense import check_vectors, nearest
-from embedtune.retrieve.fusion import CHOICES_OF_K, DEFAULT_K, DEPTH, fuse
+from embedtune.retrieve.dense import Neighbours, check_vectors, nearest
+from embedtune.retrieve.fusion import CHOICES, DEPTH, Fusion, FusionMethod, fuse
+from embedtune.retrieve.order import Ranking
+from embedtune.retrieve.rerank import Reranker, rerank
 from embedtune.settings import Auto, PositiveInt, Settings
 
 logger = logging.getLogger(__name__)
 
 KEPT = 100  # hits a query that stay in the result
 
-Ranking = list[tuple[str, float]]
-
 
 def _as_system_texts(value: Any) -> Any:  # before validation
-    """``{openai: name}`` is how YAML users write ``openai:name``."""
+    """``{openai: name}`` is how YAML users write ``openai:name``; see ``system_text``."""
     if not isinstance(value, list | tuple):
         return value
-    return [
-        ":".join(next(iter(item.items()))) if isinstance(item, dict) and len(item) == 1 else item
-        for item in value
-    ]
+    try:
+        return [system_text(item) if isinstance(item, dict) else item for item in value]
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 class EvaluationSettings(Settings):
     """How systems are measured and compared."""
 
-    metric: str = Field("ndcg@10", description="The figure that decides: NAME@K, e.g. ndcg@10.")
+    metric: str = Field(
+        "ndcg@10", description="The figure that decides: NAME@K, e.g. ndcg@10, or dot_ndcg@10."
+    )
     similarity: Similarity | Auto = Field(
         "auto", description="How vectors are compared; auto: as the model's configuration says."
     )
@@ -55,7 +61,14 @@ class EvaluationSettings(Settings):
         "full", description="Use only the first so many numbers of each vector (Matryoshka)."
     )
     rivals: Annotated[tuple[str, ...], BeforeValidator(_as_system_texts)] = Field(
-        ("bm25",), description="Systems to beat besides the base: bm25, openai:MODEL, or a model."
+        ("bm25",),
+        description="Systems to beat besides the base, as evaluate takes them: bm25, MODEL, "
+        "MODEL?pooling=cls, openai:MODEL …, or mappings: {model: MODEL, pooling: cls}.",
+    )
+    fusion: FusionMethod = Field(
+        "scores",
+        description="How hybrids join a model's hits with BM25's: scores (standardised and "
+        "weighted) or ranks (reciprocal, for engines that join no scores).",
     )
     probe: str = Field(
         "general", description="Test of what may be forgotten: general, none, or a BEIR folder."
@@ -64,6 +77,22 @@ class EvaluationSettings(Settings):
         0.01, ge=0, le=1, description="Smallest mean gain over the base that is worth shipping."
     )
     seed: int = Field(42, ge=0, description="Seed of resampling.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _similarity_of_metric(cls, given: Any) -> Any:  # before validation
+        """``dot_ndcg@10`` is how users of other tools write ndcg@10 with similarity dot."""
+        if not isinstance(given, dict) or not isinstance(given.get("metric"), str):
+            return given
+        similarity, metric = metrics.split_metric(given["metric"])
+        if not similarity:
+            return given
+        if given.get("similarity", "auto") not in ("auto", similarity):
+            raise ValueError(
+                f"metric {given['metric']} compares by {similarity}, similarity says "
+                f"{given['similarity']}; set one of them"
+            )
+        return {**given, "metric": metric, "similarity": similarity}
 
     @field_validator("metric")
     @classmethod
@@ -102,6 +131,7 @@ class Evaluator:
             joined where documents share a near-duplicate or a query.
         near_duplicates: Pairs of chunk ids.
         embedder_of: Opens embedders; the caller adds caches there.
+        reranker_of: Opens cross-encoders, likewise.
         allow_collapsed: Measure a model that gives all texts one vector (its tokenizer knows none
             of them) instead of refusing it; ties are broken by a hash, so it scores as chance does.
 
@@ -117,6 +147,7 @@ class Evaluator:
         groups: Mapping[str, str] | None = None,
         near_duplicates: Iterable[tuple[str, str]] = (),
         embedder_of: Callable[[System], Embedder] = open_embedder,
+        reranker_of: Callable[[System], Reranker] = open_reranker,
         allow_collapsed: bool = False,
     ) -> None:
         if not data.chunks:
@@ -124,6 +155,7 @@ class Evaluator:
         self.data = data
         self.settings = settings or EvaluationSettings()
         self._embedder_of = embedder_of
+        self._reranker_of = reranker_of
         self._allow_collapsed = allow_collapsed
         self._entries, self._copies = distinct_texts(data.chunks)
         self._twins: dict[str, set[str]] = defaultdict(set)
@@ -133,7 +165,8 @@ class Evaluator:
         self._groups = groups or groups_of_chunks(data, self._twins)
         self._queries = {query.id: query for query in data.queries}
         self._judged: dict[str, dict[str, dict[str, int]]] = {}
-        self._embedders: dict[tuple[str, str], Embedder] = {}
+        self._embedders: dict[System, Embedder] = {}
+        self._rerankers: dict[str, Reranker] = {}
         self._vectors: dict[str, Matrix] = {}
         self._query_vectors: dict[tuple[str, str], Matrix] = {}
         self._rankings: dict[tuple[str, str], dict[str, Ranking]] = {}
@@ -171,28 +204,17 @@ class Evaluator:
 
     # answers
 
-    def score(self, system: System, split: str, *, fusion_k: int | None = None) -> SystemScores:
+    def score(self, system: System, split: str, *, fusion: Fusion | None = None) -> SystemScores:
         """One system on one split.
 
         Args:
-            fusion_k: For hybrids; without it, the better of 10 and 60 on dev, and 60 where there
-                is no dev.
+            fusion: For hybrids; without it, see ``best_fusion``.
         """
         facts: dict[str, Any] = {"system": system.label, "model": system.model}
+        rankings = self._ranked(system, split, fusion, facts)
         dims: dict[int, dict[str, float]] = {}
-        if system.kind == "bm25":
-            rankings = self._lexical(split)
-        else:
-            embedder = self.embedder(system)
-            facts["model"] = embedder.name
-            rankings = self._dense(embedder, split, self._chosen_dimension(embedder))
-            if system.kind == "hybrid":
-                k = fusion_k or self.best_fusion_k([system], split)
-                facts["fusion_k"] = k
-                rankings = self._fused(rankings, split, k)
-            else:
-                facts["similarity"] = self._similarity(embedder)
-                dims = self._dims(embedder, split)
+        if system.kind in ("dense", "api") and system.precision == "float32":
+            dims = self._dims(self.embedder(system), split)
         return self._scores(system.label, system.kind, rankings, split, dims, facts)
 
     def score_embedder(self, embedder: Embedder, split: str) -> float:
@@ -201,27 +223,46 @@ class Evaluator:
         vectors = self._checked(embedder, self._texts, "document")
         judged = self.judgements(split)
         asked = self._checked(embedder, [self._queries[id].text for id in judged], "query")
-        rankings = self._search(embedder, asked, vectors, list(judged), None)
+        dimension = self._wanted_dimension(embedder, vectors)
+        rankings = self._search(embedder, asked, vectors, list(judged), dimension)
         return float(self._values(rankings, split, (self.settings.metric,))[0][0].mean())
 
-    def best_fusion_k(self, hybrids: Sequence[System], split: str = "test") -> int:
-        """The k of reciprocal rank fusion that is best on dev for these hybrids together; 60
-        without dev, or when dev itself is measured."""
+    def score_rankings(
+        self, label: str, rankings: Mapping[str, Sequence[tuple[str, float]]], split: str
+    ) -> SystemScores:
+        """Rankings that were made elsewhere: query id -> (chunk id, score), best first.
+
+        A judged query that is not among them found nothing.
+        """
+        entry_of = {copy: entry for entry, copies in self._copies.items() for copy in copies}
+        found: dict[str, Ranking] = {}
+        for query in self.judgements(split):
+            places: dict[str, float] = {}
+            for chunk, score in rankings.get(query, ()):
+                places.setdefault(entry_of[chunk], score)
+            found[query] = list(places.items())
+        return self._scores(label, "run", found, split, {}, {"system": label})
+
+    def best_fusion(self, hybrids: Sequence[System], split: str = "test") -> Fusion:
+        """The weighting that is best on dev for these hybrids together; equal weights without
+        dev, or when dev itself is measured."""
+        choices = CHOICES[self.settings.fusion]
         if split == "dev" or not self.data.qrels.get("dev"):
-            return DEFAULT_K
+            return choices[0]
         metric = self.settings.metric
-        totals = {
-            k: sum(
-                self._mean(self._fused(self._of_embedder(system, "dev"), "dev", k), "dev", metric)
-                for system in hybrids
+        totals = [
+            sum(
+                self._mean(self._fused(dense, "dev", fusion), "dev", metric)
+                for dense in (self._of_embedder(system, "dev") for system in hybrids)
             )
-            for k in CHOICES_OF_K
-        }
-        return max(totals, key=lambda k: (round(totals[k], 12), k))
+            for fusion in choices
+        ]
+        best = max(range(len(choices)), key=lambda place: round(totals[place], 12))
+        return choices[best]
 
     def embedder(self, system: System) -> Embedder:
         """The embedder of a system, opened once."""
-        key = (system.embedder, system.model)
+        key = system.encoder
         if key not in self._embedders:
             self._embedders[key] = self._embedder_of(system)
         return self._embedders[key]
@@ -241,10 +282,14 @@ class Evaluator:
         return embedder.similarity if chosen == "auto" else chosen
 
     def _chosen_dimension(self, embedder: Embedder) -> int | None:
-        wanted = self.settings.dimension
+        if self.settings.dimension == "full":
+            return None
+        return self._wanted_dimension(embedder, self._chunk_vectors(embedder))
+
+    def _wanted_dimension(self, embedder: Embedder, vectors: Matrix) -> int | None:
+        wanted, own = self.settings.dimension, vectors.shape[1]
         if wanted == "full":
             return None
-        own = self._chunk_vectors(embedder).shape[1]
         if wanted > own:
             raise ConfigError(
                 f"evaluation.dimension: {wanted} is above the {own} dimensions of {embedder.name}"
@@ -268,9 +313,49 @@ class Evaluator:
             self._query_vectors[key] = self._checked(embedder, texts, "query")
         return self._query_vectors[key]
 
+    def _ranked(
+        self, system: System, split: str, fusion: Fusion | None, facts: dict[str, Any]
+    ) -> Mapping[str, Ranking]:
+        """The rankings of a system; how they were made is added to ``facts``."""
+        if system.first is not None:
+            first = self._ranked(system.first, split, fusion, facts)
+            reranker = self._reranker(system)
+            facts.update(reranker=reranker.name, depth=system.depth)
+            return rerank(
+                reranker,
+                {query: self._queries[query].text for query in first},
+                first,
+                {id: chunk.embedded for id, chunk in self._entries.items()},
+                depth=system.depth,
+            )
+        if system.kind == "bm25":
+            return self._lexical(split)
+        embedder = self.embedder(system)
+        facts["model"] = embedder.name
+        if system.precision != "float32":
+            facts["precision"] = system.precision
+        rankings = self._of_embedder(system, split)
+        if system.kind == "hybrid":
+            fusion = fusion or self.best_fusion([system], split)
+            facts["fusion"] = fusion.as_json()
+            return self._fused(rankings, split, fusion)
+        facts["similarity"] = self._similarity(embedder)
+        return rankings
+
+    def _reranker(self, system: System) -> Reranker:
+        if system.model not in self._rerankers:
+            self._rerankers[system.model] = self._reranker_of(system)
+        return self._rerankers[system.model]
+
     def _of_embedder(self, system: System, split: str) -> dict[str, Ranking]:
         embedder = self.embedder(system)
-        return self._dense(embedder, split, self._chosen_dimension(embedder))
+        dimension = self._chosen_dimension(embedder)
+        if system.precision == "float32":
+            return self._dense(embedder, split, dimension)
+        key = (f"{embedder.name} {dimension or ''} {system.precision}", split)
+        if key not in self._rankings:
+            self._rankings[key] = self._quantised(embedder, split, dimension, system.precision)
+        return self._rankings[key]
 
     def _dense(self, embedder: Embedder, split: str, dimension: int | None) -> dict[str, Ranking]:
         key = (f"{embedder.name} {dimension or ''}", split)
@@ -281,6 +366,23 @@ class Evaluator:
             )  # fmt: skip
         return self._rankings[key]
 
+    def _quantised(
+        self, embedder: Embedder, split: str, dimension: int | None, precision: Precision
+    ) -> dict[str, Ranking]:
+        """As an index keeps the vectors; ranges are the corpus's own. Rescoring finds 4 times as
+        many as the deciding metric looks at, as an index that is asked for so many would."""
+        ids = list(self._entries)
+        index = quantise(
+            self._chunk_vectors(embedder)[:, :dimension], precision,
+            similarity=self._similarity(embedder),
+        )  # fmt: skip
+        wanted = self._depth
+        if precision == "binary+rescore":
+            wanted = RESCORED * metrics.deepest((self.settings.metric,))
+        asked = self._asked_vectors(embedder, split)[:, :dimension]
+        found = quantised_nearest(asked, index, ids, wanted, rescored=wanted)
+        return _named_rows(list(self.judgements(split)), found, ids)
+
     def _search(
         self, embedder: Embedder, asked: Matrix, vectors: Matrix, queries: list[str],
         dimension: int | None,
@@ -290,10 +392,7 @@ class Evaluator:
             asked, vectors, ids, self._depth, similarity=self._similarity(embedder),
             dimension=dimension,
         )  # fmt: skip
-        return {
-            query: [(ids[index], float(score)) for index, score in zip(*row, strict=True)]
-            for query, *row in zip(queries, found.indices, found.scores, strict=True)
-        }
+        return _named_rows(queries, found, ids)
 
     @property
     def _depth(self) -> int:
@@ -310,10 +409,12 @@ class Evaluator:
             )
         return self._rankings["bm25", split]
 
-    def _fused(self, dense: Mapping[str, Ranking], split: str, k: int) -> dict[str, Ranking]:
+    def _fused(
+        self, dense: Mapping[str, Ranking], split: str, fusion: Fusion
+    ) -> dict[str, Ranking]:
         lexical = self._lexical(split)
         return {
-            query: [tuple(hit) for hit in fuse([ranking, lexical[query]], k=k)]
+            query: [tuple(hit) for hit in fuse([ranking, lexical[query]], fusion)]
             for query, ranking in dense.items()
         }
 
@@ -414,6 +515,15 @@ class Evaluator:
             [(c.id, c.embedded) for c in self.data.chunks],
             [(q, sorted(grades.items()), self._queries[q].text) for q, grades in judged.items()],
         )
+
+
+def _named_rows(
+    queries: Sequence[str], found: Neighbours, ids: Sequence[str]
+) -> dict[str, Ranking]:
+    return {
+        query: [(ids[index], float(score)) for index, score in zip(*row, strict=True)]
+        for query, *row in zip(queries, found.indices, found.scores, strict=True)
+    }
 
 
 def restricted(scores: SystemScores, queries: Iterable[str]) -> SystemScores:

@@ -5,15 +5,17 @@ All functions take ``Gains`` and give (n,) float64, one value a query, in [0, 1]
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from embedtune.embed import Similarity
 from embedtune.errors import ConfigError
 
 Values = npt.NDArray[np.float64]
 
+SIMILARITIES = get_args(Similarity)
 STANDARD = ("ndcg@10", "hit@1", "hit@5", "recall@10", "mrr@10", "map@100")
 
 
@@ -64,7 +66,7 @@ def ndcg(gains: Gains, k: int) -> Values:
 
 
 def hit(gains: Gains, k: int) -> Values:
-    """1 where a relevant chunk is among the first ``k`` (also called success or accuracy)."""
+    """1 where a relevant chunk is among the first ``k`` (also called success, or accuracy)."""
     return (gains.found[:, :k] > 0).any(axis=1).astype(np.float64)
 
 
@@ -99,6 +101,7 @@ def _ratio(part: Values, whole: Values) -> Values:
 METRICS: Mapping[str, Callable[[Gains, int], Values]] = {
     "ndcg": ndcg,
     "hit": hit,
+    "accuracy": hit,  # as sentence-transformers calls it
     "recall": recall,
     "precision": precision,
     "mrr": mrr,
@@ -117,6 +120,15 @@ def parse_metric(name: str) -> tuple[Callable[[Gains, int], Values], int]:
         choice = ", ".join(f"{metric}@k" for metric in METRICS)
         raise ConfigError(f"unknown metric {name!r}; choose from {choice} with k from 1 to 1000")
     return METRICS[match[1]], int(match[2])
+
+
+def split_metric(name: str) -> tuple[str, str]:
+    """(similarity, metric) of the figure that decides: ``dot_ndcg@10`` is ndcg@10 by dot product.
+
+    The similarity is empty where none is named. The rest is not checked.
+    """
+    match = re.match(f"({'|'.join(SIMILARITIES)})_", name)
+    return (match[1], name[match.end() :]) if match else ("", name)
 
 
 def deepest(names: Sequence[str]) -> int:

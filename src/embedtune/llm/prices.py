@@ -83,6 +83,12 @@ def price_of(settings: "LLMSettings") -> Price | None:
     return Price(row.input, row.output, row.batch, f"{origin}; {row.note}" if row.note else origin)
 
 
+def embedding_price(model: str, host: str) -> float | None:
+    """US dollars per million tokens of an embedding model; None where the table does not know."""
+    row = find_row(_bundled(), model, host)
+    return row.input if row else None
+
+
 def cost_of(settings: "LLMSettings", input_tokens: int, output_tokens: int) -> float | None:
     """US dollars that so many tokens cost with these settings; None where the price is unknown."""
     price = price_of(settings)

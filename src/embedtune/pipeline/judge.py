@@ -13,13 +13,16 @@ from embedtune.evaluation.evaluate import (
     Evaluator,
     System,
     open_embedder,
+    open_reranker,
     restricted,
 )
-from embedtune.evaluation.forgetting import ProbeResult, forgetting
+from embedtune.evaluation.forgetting import ProbeResult, ask_probes, open_probes
 from embedtune.language import language_of
-from embedtune.pipeline.tune import probe_set
+from embedtune.pipeline.tune import probe_sets
 from embedtune.records import RetrievalSet
 from embedtune.results import Flag, SystemScores, Verdict
+from embedtune.retrieve.fusion import Fusion
+from embedtune.retrieve.rerank import Reranker
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class Judgement:
     verdict: Verdict
     systems: tuple[SystemScores, ...]
     split: str
-    probe: ProbeResult | None
-    fusion_k: int
+    probe: tuple[ProbeResult, ...]
+    fusion: Fusion
     chosen_on: str
     chance: dict[str, float]
     clean: tuple[SystemScores, ...] = ()
@@ -52,6 +55,7 @@ def judge(
     affected: Iterable[str] = (),
     removed: bool = True,
     embedder_of: Callable[[System], Embedder] = open_embedder,
+    reranker_of: Callable[[System], Reranker] = open_reranker,
     others: Sequence[System] = (),
     unreadable: bool = False,
 ) -> Judgement:
@@ -74,6 +78,7 @@ def judge(
         groups=groups,
         near_duplicates=near_duplicates,
         embedder_of=embedder_of,
+        reranker_of=reranker_of,
         # a base that cannot read the text gets its verdict
         allow_collapsed=candidate is None or unreadable,
     )
@@ -83,12 +88,10 @@ def judge(
     shown = {scores.name: scores for scores in contest.systems}
     for system in (*rivals, *others):
         if system.label not in shown:
-            shown[system.label] = evaluator.score(system, split, fusion_k=choice.fusion_k)
-    probe_data = probe_set(settings.probe) if candidate else None
-    probe = None
-    if probe_data and candidate:
-        prober = Evaluator(probe_data, EvaluationSettings(), embedder_of=embedder_of)
-        probe = forgetting(prober.score(base, "test"), prober.score(candidate, "test"), prober)
+            shown[system.label] = evaluator.score(system, split, fusion=choice.fusion)
+    probe: tuple[ProbeResult, ...] = ()
+    if candidate:
+        probe = ask_probes(open_probes(probe_sets(settings.probe), embedder_of), base, candidate)
 
     judgements = evaluator.judgements(split)
     untuned = [shown[s.label] for s in rivals if s.label in shown]
@@ -119,7 +122,7 @@ def judge(
         systems=tuple(shown.values()),
         split=split,
         probe=probe,
-        fusion_k=choice.fusion_k,
+        fusion=choice.fusion,
         chosen_on=choice.on,
         chance=health.chance(judgements, evaluator.corpus_size),
         clean=tuple(restricted(scores, clean_ids) for scores in shown.values())

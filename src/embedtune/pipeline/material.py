@@ -6,6 +6,8 @@ from typing import Any
 from embedtune.config import RunSettings
 from embedtune.datasets.formats import LabelledRow, PairRow, Row, ScoredRow
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
+from embedtune.evaluation.evaluate import EvaluationSettings
+from embedtune.evaluation.measures import similarities_of_rows
 from embedtune.files import visible
 from embedtune.records import Pair, RetrievalSet, content_id
 from embedtune.training.builders import Teacher
@@ -123,22 +125,27 @@ def barred_by(sets: Sequence[Examples]) -> Mapping[str, frozenset[str]]:
     return {query: frozenset(chunks) for query, chunks in found.items()}
 
 
-def order_of_scores(rows: Sequence[ScoredRow]) -> Callable[[Any], float]:
-    """A score for models: Spearman's correlation of their cosines with the scores of ``rows``."""
+def order_of_scores(
+    rows: Sequence[ScoredRow], evaluation: EvaluationSettings | None = None
+) -> Callable[[Any], float]:
+    """A score for models: Spearman's correlation of their similarities with the scores of
+    ``rows``, at the similarity (auto: cosine) and dimension of the settings."""
     import numpy as np
     from scipy.stats import spearmanr
 
     from embedtune.embed.local import MemoryEmbedder
 
+    settings = evaluation or EvaluationSettings()
+    similarity = "cosine" if settings.similarity == "auto" else settings.similarity
+    width = None if settings.dimension == "full" else settings.dimension
     scores = [row.score for row in rows]
 
     def score(model: Any) -> float:
         embedder = MemoryEmbedder(model, "in training")
         one = embedder.embed([row.sentence1 for row in rows], "query")
         other = embedder.embed([row.sentence2 for row in rows], "document")
-        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        cosines = (one * other).sum(axis=1) / np.maximum(lengths, 1e-12)
-        found = float(spearmanr(cosines, scores).statistic)
+        alike = similarities_of_rows(one[:, :width], other[:, :width])[similarity]
+        found = float(spearmanr(alike, scores).statistic)
         return found if np.isfinite(found) else 0.0
 
     return score
@@ -151,8 +158,8 @@ def check_helpers(training: TrainingSettings) -> None:
         ConfigError: All faults found.
         ServiceError: A name that is nowhere here, and the hub cannot be reached.
     """
-    from embedtune.datasets.cross_encoder import find_cross_encoder
     from embedtune.embed.checks import check_model_folder
+    from embedtune.embed.cross_encoder import find_cross_encoder
     from embedtune.embed.models import resolve_model
 
     faults: list[str] = []
@@ -195,7 +202,8 @@ def open_teacher(training: TrainingSettings, device: str) -> Teacher | None:
     import numpy as np
     import torch
 
-    from embedtune.datasets.cross_encoder import BATCH, load_cross_encoder
+    from embedtune.datasets.cross_encoder import BATCH
+    from embedtune.embed.cross_encoder import load_cross_encoder
 
     model = load_cross_encoder(name, device, "training.teacher")
     known: dict[tuple[str, str], float] = {}

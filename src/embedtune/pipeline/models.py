@@ -2,15 +2,16 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
 from embedtune.datasets.negatives import Account
+from embedtune.embed.remote import Purse
 from embedtune.errors import ConfigError, NothingUsable
-from embedtune.evaluation.evaluate import Evaluator, System
-from embedtune.evaluation.systems import open_embedder, parse_system, parse_systems
+from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.systems import parse_system, parse_systems
 from embedtune.files import read_json, visible
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, judge, local
@@ -21,8 +22,10 @@ from embedtune.pipeline.material import (
     labels_of_helpers,
     training_pairs,
 )
+from embedtune.pipeline.measures import Evaluation, measure
 from embedtune.pipeline.mine import FILE as NEGATIVES_FILE
 from embedtune.pipeline.mine import chosen, load_against, mine_into
+from embedtune.pipeline.openers import Openers
 from embedtune.pipeline.preflight import (
     check_device,
     check_evaluation,
@@ -44,7 +47,6 @@ from embedtune.pipeline.untrained import (
     tokens_of,
 )
 from embedtune.records import Chunk, unusable
-from embedtune.results import SystemScores
 from embedtune.run import Recipe, build_folder
 from embedtune.store import Store
 
@@ -117,7 +119,7 @@ def train_into(
         {
             "training": plain(settings.training),
             "model": plain(settings.model, "base"),
-            "evaluation": plain(settings.evaluation, "rivals"),
+            "evaluation": plain(settings.evaluation, "rivals", "fusion"),
             "negatives": plain(own),
         },
         {"base": label or label_of(base), **labels_of_helpers(settings.training)},
@@ -179,13 +181,14 @@ def _mine(
 ) -> Account:
     """Negatives as the settings say, left in ``folder``."""
     with (
-        Store(_vector_store()) as vectors,
+        Store(vector_store()) as vectors,
         answers_beside(out, settings.negatives.check == "llm") as store,
     ):
         chat = open_recorded_chat(settings, store) if store else None
 
         def open_base() -> Any:
-            open_system = opener(settings, given.data.chunks, _cached(vectors, console, settings))
+            openers = _openers(vectors, console, settings)
+            open_system = opener(settings, given.data.chunks, openers.embedder)
             return open_system(local(base, base))
 
         return mine_into(given, folder, open_base, chat, settings, console)
@@ -261,39 +264,26 @@ def train_digest(given: Dataset) -> str:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    systems: tuple[SystemScores, ...]
-    queries: int
-    unusable: bool
-
-
 def evaluate_systems(
-    data: Path, split: str, systems: Sequence[str], settings: RunSettings, console: Console
+    data: Path,
+    split: str,
+    systems: Sequence[str],
+    settings: RunSettings,
+    console: Console,
+    *,
+    runs: Sequence[str] = (),
+    qrels: Path | None = None,
 ) -> Evaluation:
-    """``embedtune evaluate``: systems side by side on one split of a BEIR folder."""
-    from embedtune.datasets.parts import WHOLE
-    from embedtune.datasets.source import read_source
-    from embedtune.similar import near_duplicates
-
-    parsed = parse_systems(systems)
-    reading = read_source(data, settings.columns, split=settings.split, settings=settings.source)
-    if split not in reading.data.qrels and list(reading.data.qrels) == [WHOLE]:
-        split = WHOLE
-        console.say(f"  {data} has no splits: all of it is evaluated")
-    chunks = reading.data.chunks
-    texts = [] if reading.data.shared_passages else [chunk.embedded for chunk in chunks]
-    pairs = near_duplicates(texts)
-    with Store(_vector_store()) as store:
-        evaluator = Evaluator(
-            reading.data,
-            settings.evaluation,
-            near_duplicates=[(chunks[one].id, chunks[other].id) for one, other in pairs],
-            embedder_of=_cached(store, console, settings),
-        )
-        queries = len(evaluator.queries(split))
-        scores = tuple(evaluator.score(system, split) for system in parsed)
-    return Evaluation(scores, queries, unusable(reading.rejects))
+    """``embedtune evaluate``: systems side by side on one split; see ``measure``."""
+    with Store(vector_store()) as store:
+        openers = _openers(store, console, settings)
+        try:
+            return measure(
+                data, split, systems, settings, console, embedder_of=openers.embedder,
+                reranker_of=openers.reranker, runs=runs, qrels=qrels,
+            )  # fmt: skip
+        finally:
+            openers.tell()
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,10 +319,13 @@ def compare_models(
     for line in given.notes:
         console.say(f"  {line}")
     own, others = settings.evaluation, []
-    with Store(_vector_store()) as store:
-        open_system = opener(settings, given.data.chunks, _cached(store, console, settings))
+    with Store(vector_store()) as store:
+        openers = _openers(store, console, settings)
+        open_system = opener(settings, given.data.chunks, openers.embedder)
         if base_system.label == base:
-            base_system = local(base, "base")
+            base_system = replace(base_system, label="base")
+        if tuned_system.label == tuned:
+            tuned_system = replace(tuned_system, label="tuned")
         tokens = tokens_of(base_system.model)
         if is_static(base_system.model):
             others = [local(base_system.model, base_system.label)]
@@ -346,7 +339,7 @@ def compare_models(
         judgement = judge(
             given.data,
             base_system,
-            local(tuned, "tuned") if tuned_system.label == tuned else tuned_system,
+            tuned_system,
             split=split,
             settings=own,
             rivals=parse_systems(own.rivals),
@@ -355,8 +348,10 @@ def compare_models(
             affected=given.affected,
             removed=_trained_without_leaks(Path(tuned_system.model), given),
             embedder_of=open_system,
+            reranker_of=openers.reranker,
             others=others,
         )
+        openers.tell()
     return Comparison(judgement, given.notes, unusable(given.rejects))
 
 
@@ -367,28 +362,40 @@ def search_passages(
     from embedtune.datasets.source import read_source
     from embedtune.retrieve.bm25 import BM25
     from embedtune.retrieve.dense import DenseRetriever
-    from embedtune.retrieve.fusion import FusedRetriever
+    from embedtune.retrieve.fusion import FusedRetriever, Fusion
+    from embedtune.retrieve.rerank import rerank
 
     if not query.strip():
         raise ConfigError("the query is empty")
     parsed = parse_system(system)
+    if (parsed.first or parsed).precision != "float32":
+        raise ConfigError("--system: search compares whole vectors; leave precision out")
     chunks = (
         load_chunks(data) if (data / "chunks.jsonl").exists() else read_source(data).data.chunks
     )
     if not chunks:
         raise NothingUsable(f"{data}: no passages to search")
     by_id = {chunk.id: chunk for chunk in chunks}
-    with Store(_vector_store()) as store:
+    with Store(vector_store()) as store:
+        openers = _openers(store, console, RunSettings())
+        first = parsed.first or parsed
         retrievers = []
-        if parsed.kind in ("bm25", "hybrid"):
+        if first.kind != "bm25":
+            retrievers.append(DenseRetriever(openers.embedder(first), chunks))
+        if first.kind in ("bm25", "hybrid"):
             retrievers.append(BM25(chunks))
-        if parsed.kind != "bm25":
-            retrievers.append(DenseRetriever(_cached(store, console)(parsed), chunks))
-        retriever = retrievers[0] if len(retrievers) == 1 else FusedRetriever(retrievers)
-        return [(by_id[hit.chunk], hit.score) for hit in retriever.search([query], k)[0]]
+        retriever = retrievers[0] if len(retrievers) == 1 else FusedRetriever(retrievers, Fusion())
+        hits = retriever.search([query], parsed.depth if parsed.first else k)[0]
+        if parsed.first:
+            texts = {id: chunk.embedded for id, chunk in by_id.items()}
+            found = rerank(
+                openers.reranker(parsed), {"": query}, {"": hits}, texts, depth=parsed.depth
+            )
+            hits = found[""][:k]
+        return [(by_id[chunk], score) for chunk, score in hits]
 
 
-def _vector_store() -> Path:
+def vector_store() -> Path:
     """Where vectors of commands without a run directory are kept, so that none is made twice."""
     import os
 
@@ -396,15 +403,9 @@ def _vector_store() -> Path:
     return Path(base) / "embedtune" / "vectors.sqlite"
 
 
-def _cached(store: Store, console: Console, settings: RunSettings | None = None) -> Any:
-    from embedtune.embed.recorded import RecordedEmbedder
-
-    def open_cached(system: System) -> RecordedEmbedder:
-        report = console.progress(f"texts encoded by {system.label}")
-        opened = open_embedder(system, settings.model.pooling if settings else "auto")
-        return RecordedEmbedder(opened, store, progress=report)
-
-    return open_cached
+def _openers(store: Store, console: Console, settings: RunSettings) -> Openers:
+    purse = Purse(settings.embedding)
+    return Openers(store, console, pooling=settings.model.pooling, purse=purse)
 
 
 def _trained_without_leaks(model: Path, given: Dataset) -> bool:

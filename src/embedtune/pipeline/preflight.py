@@ -8,7 +8,7 @@ from typing import Any
 from embedtune.config import RunSettings
 from embedtune.documents.ocr import find_engine
 from embedtune.errors import ConfigError
-from embedtune.evaluation.systems import open_embedder, parse_systems
+from embedtune.evaluation.systems import open_embedder, open_reranker, parse_systems
 from embedtune.files import visible
 from embedtune.pipeline.material import check_fits, check_helpers
 from embedtune.pipeline.untrained import check_static, is_static, tokens_of
@@ -115,19 +115,22 @@ def check_evaluation(settings: RunSettings) -> None:
         ConfigError: All faults found.
     """
     from embedtune.embed.models import resolve_model
-    from embedtune.pipeline.tune import probe_set
+    from embedtune.pipeline.tune import probe_sets
 
     faults: list[str] = []
     for system in parse_systems(settings.evaluation.rivals):
         try:
-            if system.embedder == "local":
-                resolve_model(system.model)
-            elif system.embedder:
-                open_embedder(system)
+            if system.first:
+                open_reranker(system)
+            used = system.first or system
+            if used.embedder == "local":
+                resolve_model(used.model)
+            elif used.embedder:
+                open_embedder(used)
         except ConfigError as error:
             faults += [f"evaluation.rivals: {fault}" for fault in error.faults]
     try:
-        probe_set(settings.evaluation.probe)
+        probe_sets(settings.evaluation.probe)
     except ConfigError as error:
         faults += error.faults
     if faults:

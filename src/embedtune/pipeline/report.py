@@ -150,12 +150,11 @@ def _training(run: Path, stage: StageFolder) -> dict[str, Any]:
 
 def _evaluation(run: Path) -> dict[str, Any]:
     judgement = load_judgement(run / EVALUATION)
-    probe = judgement.probe
     return {
         "verdict": judgement.verdict,
         "systems": judgement.systems,
         "clean": judgement.clean,
-        "fusion_k": judgement.fusion_k,
+        "fusion": judgement.fusion,
         "probes": [
             ProbeFacts(
                 name=probe.name,
@@ -167,7 +166,6 @@ def _evaluation(run: Path) -> dict[str, Any]:
                 counts=probe.counted,
                 held=probe.holds,
             )
-        ]
-        if probe
-        else [],
+            for probe in judgement.probe
+        ],
     }

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings, dump_config
+from embedtune.embed.remote import Purse
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import Evaluator, System
-from embedtune.evaluation.systems import open_embedder, parse_systems
+from embedtune.evaluation.systems import parse_systems
 from embedtune.files import visible, write_bytes, write_text
 from embedtune.pipeline.audit import audit_dataset
 from embedtune.pipeline.console import Console
+from embedtune.pipeline.evidence import gather_evidence, save_evidence
 from embedtune.pipeline.judge import Judgement, judge, local
 from embedtune.pipeline.material import check_fits, further_examples, labels_of_helpers
 from embedtune.pipeline.mine import account_facts, chosen, load_against, mine_into
+from embedtune.pipeline.openers import Openers
 from embedtune.pipeline.preflight import preflight
 from embedtune.pipeline.recipes import (
     FREE,
@@ -86,7 +89,8 @@ SECTIONS = {  # of the configuration -> the first stage that depends on it
     "data": DATASET, "documents": DOCUMENTS, "cleaning": DOCUMENTS, "chunks": CHUNKS,
     "llm": QUERIES, "queries": QUERIES, "filters": FILTERED, "split": DATASET,
     "columns": DATASET, "source": DATASET, "negatives": NEGATIVES, "model": NEGATIVES,
-    "training": TRAINING, "evaluation": TRAINING,
+    "training": TRAINING, "evaluation": TRAINING, "embedding": EVALUATION,
+    "evidence": EVALUATION,
 }  # fmt: skip
 
 
@@ -225,6 +229,10 @@ class _Stages:
         # answers are shared by all runs beside this one; vectors belong to this run
         self.answers = Store(settings.run.parent / "answers.sqlite")
         self.vectors = Store(settings.run / ".vectors.sqlite")
+        # vectors of a service are paid for, and shared across runs like answers
+        self.openers = Openers(
+            self.vectors, console, self.answers, settings.model.pooling, Purse(settings.embedding)
+        )
 
     def close(self) -> None:
         self.answers.close()
@@ -378,7 +386,7 @@ class _Stages:
             {
                 "training": plain(self.settings.training),
                 "model": plain(self.settings.model, "base"),
-                "evaluation": plain(self.settings.evaluation, "rivals"),
+                "evaluation": plain(self.settings.evaluation, "rivals", "fusion"),
             },
             {
                 **{f"base {place}": label_of(base) for place, base in enumerate(bases)},
@@ -416,6 +424,8 @@ class _Stages:
                 further=further_examples(self.settings),
                 model=self.settings.model,
             )
+            if tuned.warmed:
+                notes.append(tuned.warmed.note)
             return {"base": name, "unreadable": unread, "trained": True, "notes": notes,
                     **tuned.facts()}  # fmt: skip
 
@@ -444,7 +454,8 @@ class _Stages:
         facts = training.facts
         settings, names = self.settings.evaluation, self.settings.model.base
         recipe = Recipe(
-            "evaluate", 1, plain(settings), {"base": facts["base"]},
+            "evaluate", 3, {**plain(settings), "evidence": plain(self.settings.evidence)},
+            {"base": facts["base"]},
             {"dataset": dataset.digest, "training": training.digest},
         )  # fmt: skip
 
@@ -480,6 +491,7 @@ class _Stages:
                 groups=loaded.groups,
                 affected=loaded.affected,
                 embedder_of=self._embedder,
+                reranker_of=self.openers.reranker,
                 others=others,
                 unreadable=is_static(facts["base"]),
             )
@@ -490,6 +502,23 @@ class _Stages:
                 ),
             )  # fmt: skip
             save_judgement(folder, judgement)
+            self.console.say("measuring smaller indexes, thresholds and the map")
+            evaluator = Evaluator(
+                loaded.data, own, groups=loaded.groups, near_duplicates=loaded.twins,
+                embedder_of=self._embedder, allow_collapsed=True,
+            )  # fmt: skip
+            candidate = local(training.path / "model", "tuned")
+            save_evidence(
+                folder,
+                gather_evidence(
+                    evaluator,
+                    base,
+                    candidate,
+                    near_duplicates=loaded.twins,
+                    settings=self.settings.evidence,
+                ),
+            )
+            self.openers.tell()
             return {"verdict": judgement.verdict.verdict, "notes": list(judgement.notes)}
 
         return self.directory.stage(EVALUATION, recipe, build)
@@ -498,11 +527,4 @@ class _Stages:
         return opener(self.settings, chunks, self._embedder)
 
     def _embedder(self, system: System) -> Any:
-        from embedtune.embed.recorded import RecordedEmbedder
-
-        # vectors of an API are paid for, and shared across runs like answers
-        store = self.answers if system.kind == "api" else self.vectors
-        return RecordedEmbedder(
-            open_embedder(system, self.settings.model.pooling), store,
-            progress=self.console.progress(f"texts encoded by {system.label}"),
-        )  # fmt: skip
+        return self.openers.embedder(system)

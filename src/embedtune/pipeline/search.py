@@ -23,6 +23,7 @@ from embedtune.training.merge import merge_curve
 from embedtune.training.options import AS_IT_IS, ModelSettings
 from embedtune.training.plan import TrainingSettings, device_and_precision, plan_training
 from embedtune.training.sweep import Candidate, Chosen, Trial, alphas, candidates, search
+from embedtune.training.tpe import Space, check_installed, search_larger
 from embedtune.training.train import train
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ FOLDS = 3
 MOST_PAIRS = 4000  # that a trial is trained with
 SMALLEST = 24  # train and dev queries under which nothing can be chosen
 FINAL = 1.6  # the final training takes so many times a trial: all pairs, more evaluations
+MINUTES, FEW_PAIRS = 10.0, 1000  # by itself: so long, for so many pairs at most
+LARGER_MINUTES = 60.0  # where Optuna searches
 FILE = "search.jsonl"
 
 
@@ -58,6 +61,7 @@ def find_recipe(
     console: Console,
     teacher: Teacher | None = None,
     model: ModelSettings = AS_IT_IS,
+    start: Path | None = None,
 ) -> Chosen | None:
     """The best recipe for what ``training`` leaves ``auto``; None where there is too little data.
 
@@ -66,20 +70,24 @@ def find_recipe(
     Args:
         pairs_of: The training pairs of a data set's train split, with their negatives.
         minutes: For the search and the training that follows.
+        start: What the trials begin with, see ``train``.
     """
     queries = sum(len(data.qrels.get(name, {})) for name in ("train", "dev"))
     if queries < SMALLEST:
         return None
     rungs = _rungs(data, pairs_of, near_duplicates, evaluation)
-    usual = plan_training(training, len(pairs_of(data)), 1).epochs
+    plan = plan_training(training, len(pairs_of(data)), 1)
     negatives = max((len(pair.negatives) for rung in rungs for pair in rung.pairs), default=0)
-    tried = candidates(training, usual, negatives)
-    if len(tried) == 1:
+    tried = candidates(training, plan.epochs, negatives)
+    larger = training.search == "optuna"
+    space = _space(training, tried[0], negatives, rungs, plan.batch_size) if larger else None
+    if len(tried) == 1 and not (space and space.free):
         return None
     if not all(rung.pairs and rung.data.qrels["dev"] for rung in rungs):
         return None
     how = f"{FOLDS} folds of train and dev" if len({id(r.evaluator) for r in rungs}) > 1 else "dev"
-    console.say(f"looking for a recipe: {len(tried)} candidates on {how}, {minutes:g} minutes")
+    what = "as many candidates as there is time for" if space else f"{len(tried)} candidates"
+    console.say(f"looking for a recipe: {what} on {how}, {minutes:g} minutes")
     report = console.progress("trials")
     known = _known(work / FILE, base)
     done: list[Trial] = []
@@ -97,20 +105,68 @@ def find_recipe(
                 training,
                 teacher,
                 model,
+                start,
             )
             _keep(work / FILE, base, known[key])
         done.append(known[key])
         best = max(score for _, score in known[key].scores)
         log.info("rung %d: %s: %.4f on dev", rung + 1, candidate, best)
-        report(len(done), 2 * len(tried))
+        report(len(done), max(len(done), 2 * len(tried)))
         return known[key]
 
-    chosen = search(tried, len(rungs), trial, minutes=minutes, reserve=FINAL)
+    reserve = FINAL * seeds_of(training)
+    if space:
+        chosen = search_larger(
+            space, len(rungs), trial, minutes=minutes, seed=training.seed, reserve=reserve
+        )
+    else:
+        chosen = search(tried, len(rungs), trial, minutes=minutes, reserve=reserve)
     console.say(
         f"recipe: {chosen.candidate}, merged at {chosen.alpha:g} ({len(chosen.trials)} trials, "
         f"{chosen.seconds / 60:.1f} minutes{'' if chosen.complete else ', the time was over'})"
     )
     return chosen
+
+
+def minutes_of(training: TrainingSettings, pairs: int) -> float:
+    """The time for a search and the training after it; 0: there is no search.
+
+    Raises:
+        ConfigError: Optuna is wanted and not installed.
+    """
+    if training.search == "optuna":
+        check_installed()
+    if training.minutes != "auto":
+        return training.minutes
+    if training.search == "optuna":
+        return LARGER_MINUTES
+    return MINUTES if pairs <= FEW_PAIRS else 0.0
+
+
+def seeds_of(training: TrainingSettings) -> int:
+    """How many trainings of the chosen recipe there will be."""
+    return 1 if training.seeds == "auto" else training.seeds
+
+
+def _space(
+    training: TrainingSettings,
+    usual: Candidate,
+    negatives: int,
+    rungs: Sequence[Rung],
+    batch_size: int,
+) -> Space:
+    """What Optuna may vary: all that is ``auto``."""
+    free = {
+        name
+        for name in ("learning_rate", "epochs", "temperature", "batch_size")
+        if getattr(training, name) == "auto"
+    }
+    if "batch_size" in free:
+        usual = replace(usual, batch_size=batch_size)
+    if negatives and training.negatives_per_pair == "auto":
+        free.add("negatives")
+    pairs = min((len(rung.pairs) for rung in rungs), default=0)
+    return Space(usual, frozenset(free), negatives, pairs, training.lora != "off")
 
 
 def _rungs(
@@ -165,6 +221,7 @@ def _trial(
     training: TrainingSettings,
     teacher: Teacher | None,
     model: ModelSettings,
+    start: Path | None,
 ) -> Trial:
     """Train a candidate as the final model will be, and judge its merges with the base."""
     import time
@@ -191,6 +248,7 @@ def _trial(
         settings=settings,
         teacher=teacher,
         model_settings=model,
+        start=start,
     )
     original, tuned, scratch = (
         load_sentence_transformer(path, device=device, pooling=model.pooling)

@@ -1,6 +1,5 @@
 """From pairs to one candidate model: training, then the merge with the base, chosen on dev."""
 
-import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,8 +9,8 @@ from typing import Any
 from embedtune.datasets.formats import Row, ScoredRow
 from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, System
-from embedtune.evaluation.forgetting import bundled_probe, forgetting
+from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.forgetting import LANGUAGES, bundled_probe
 from embedtune.files import write_json
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.material import (
@@ -21,29 +20,23 @@ from embedtune.pipeline.material import (
     own_examples,
     training_pairs,
 )
-from embedtune.pipeline.search import ENOUGH, FILE, find_recipe
+from embedtune.pipeline.search import ENOUGH, FILE, find_recipe, minutes_of, seeds_of
 from embedtune.pipeline.untrained import FOLDER, is_static, untrained
+from embedtune.pipeline.weight import choose_weight
 from embedtune.records import Chunk, Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
-from embedtune.results import SystemScores
 from embedtune.training.examples import Examples, from_pairs
-from embedtune.training.merge import (
-    ALPHAS,
-    MergePoint,
-    choose_alpha,
-    merge_curve,
-    merge_into,
-)
+from embedtune.training.merge import MergePoint, merge_into
 from embedtune.training.options import AS_IT_IS, ModelSettings
 from embedtune.training.plan import TrainingSettings
+from embedtune.training.soup import train_seeds
 from embedtune.training.sweep import Chosen
 from embedtune.training.tasks import ChosenLoss, choose_losses
-from embedtune.training.train import Trained, train
-
-log = logging.getLogger(__name__)
+from embedtune.training.train import Trained, clear, train
+from embedtune.training.warmup import Warmed, warm_up
 
 UNKNOWN_SHARE = 0.20
-SEARCH_MINUTES, SEARCH_PAIRS = 10.0, 1000  # by itself: so long, for so many pairs at most
+WARM_UP = "warmup"  # beside the model that is trained: the one that has read the passages
 FACTS = "embedtune.json"  # in a model folder: where the model comes from
 
 
@@ -59,6 +52,7 @@ class Tuned:
     search: Chosen | None = None  # how the recipe was found, where it was looked for
     losses: tuple[ChosenLoss, ...] = ()  # of each data set
     metric: str = "ndcg@10"  # that dev scores are in
+    warmed: Warmed | None = None  # what was learnt from passages alone
 
     def facts(self) -> dict[str, Any]:
         """What a manifest keeps of it."""
@@ -72,7 +66,9 @@ class Tuned:
             "best_step": trained.best_step,
             "best_score": trained.best_score,
             "base_score": trained.base_score,
-            "search": asdict(self.search) if self.search else None,
+            "training_notes": list(trained.notes),
+            "search": self.search.as_json() if self.search else None,
+            "warmup_documents": self.warmed.as_json() if self.warmed else None,
         }
 
 
@@ -98,12 +94,12 @@ def unreadable(chunks: Iterable[Chunk], tokens: Tokens, name: str) -> str:
     )
 
 
-def probe_set(setting: str) -> RetrievalSet | None:
-    """The general probe named by ``evaluation.probe``; None for ``none``."""
+def probe_sets(setting: str) -> tuple[RetrievalSet, ...]:
+    """The general probes that ``evaluation.probe`` names: one a language for ``general``."""
     if setting == "none":
-        return None
+        return ()
     if setting == "general":
-        return bundled_probe()
+        return tuple(map(bundled_probe, LANGUAGES))
     from embedtune.datasets.beir import read_beir
 
     folder = Path(setting)
@@ -112,7 +108,7 @@ def probe_set(setting: str) -> RetrievalSet | None:
     data = read_beir(folder).data
     if "test" not in data.qrels:
         raise ConfigError(f"evaluation.probe: {setting}: there is no qrels/test.tsv in it")
-    return data
+    return (data,)
 
 
 def tune(
@@ -153,6 +149,8 @@ def tune(
     from embedtune.training.plan import device_and_precision
 
     def pairs_of(part: RetrievalSet) -> list[Pair]:
+        if "train" not in part.qrels:
+            return []
         own = training_pairs(part, left_out, seed=training.seed)
         return attach_negatives(own, against.negatives, part.chunks)
 
@@ -174,7 +172,9 @@ def tune(
         if static
         else own_examples(rows.get("train", ()), pairs, training)
     )
-    sets = [own, *further]
+    warm = training.warmup_documents
+    whole = warm != "off" and not len(own) and not further
+    sets = [] if whole else [own, *further]
     losses = () if static else tuple(choose_losses(sets, training))
     for loss in losses:
         console.say(f"loss of {loss.data}: {loss.why}")
@@ -191,19 +191,34 @@ def tune(
     evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
 
     scored = [row for row in rows.get("dev", ()) if isinstance(row, ScoredRow)]
-    in_order = order_of_scores(scored) if own.format == "scored" and scored else None
+    in_order = order_of_scores(scored, evaluation) if own.format == "scored" and scored else None
 
     def dev_score(model: Any) -> float:
         if in_order:
             return in_order(model)
+        if whole and not data.qrels.get("dev"):
+            return 0.0
         return evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
 
     teacher = None if static else open_teacher(training, device)
-    minutes = training.minutes
-    if minutes == "auto":
-        minutes = SEARCH_MINUTES if len(pairs) <= SEARCH_PAIRS else 0.0
+    minutes = minutes_of(training, len(pairs))
     small = len(data.qrels.get("dev", {})) < ENOUGH
     work.mkdir(parents=True, exist_ok=True)
+    warmed = None
+    if warm != "off":
+        console.say(f"{base} reads the passages first ({warm})")
+        warmed = warm_up(
+            data.chunks,
+            base,
+            work / WARM_UP,
+            warm,
+            near_duplicates=near_duplicates,
+            settings=training,
+            model_settings=model,
+            score=dev_score if whole else None,
+            progress=console.progress("warm-up steps"),
+        )
+    start = warmed.trained.model if warmed else None
     chosen = find_recipe(
         data,
         base,
@@ -217,27 +232,41 @@ def tune(
         console=console,
         teacher=teacher,
         model=model,
+        start=start,
     ) if minutes and training.max_steps is None and own.pairs and not static else None  # fmt: skip
     if chosen:
         training = chosen.candidate.settings(training)
-    if training.keep == "auto":
-        training = training.model_copy(update={"keep": "last" if small else "best"})
-    what = " and ".join(f"{len(examples):,} {examples.format}" for examples in sets)
-    console.say(f"training {base} on {what}")
-    trained = _train_static(
-        base, data, pairs, work, excluded, dev_score, training, console
-    ) if static else train(
-        sets,
-        base,
-        work,
-        excluded=excluded,
-        score=dev_score,
-        settings=training,
-        model_settings=model,
-        teacher=teacher,
-        corpus=evaluator.corpus_size,
-        progress=console.progress("training steps"),
-    )  # fmt: skip
+    if training.keep == "auto" and small:
+        training = training.model_copy(update={"keep": "last"})
+
+    def train_one(seed: int, folder: Path) -> Trained:
+        return train(
+            sets,
+            base,
+            folder,
+            excluded=excluded,
+            score=dev_score,
+            settings=training.model_copy(update={"seed": seed}),
+            model_settings=model,
+            teacher=teacher,
+            corpus=evaluator.corpus_size,
+            progress=console.progress("training steps"),
+            start=start,
+        )
+
+    if warmed and whole:
+        trained = _as_it_is(warmed.trained, work)
+        if not data.qrels.get("dev") and training.merge == "auto":
+            training = training.model_copy(update={"merge": "off"})
+    else:
+        seeds = seeds_of(training)
+        what = " and ".join(f"{len(examples):,} {examples.format}" for examples in sets)
+        console.say(f"training {base} on {what}{f', {seeds} seeds' if seeds > 1 else ''}")
+        trained = _train_static(
+            base, data, pairs, work, excluded, dev_score, training, console
+        ) if static else train_seeds(
+            seeds, training.seed, work, train_one, score=dev_score, device=device
+        )  # fmt: skip
     if training.merge == "off" or training.merge == 1:
         alpha, dev, curve = 1.0, trained.best_score, []
     else:
@@ -247,9 +276,9 @@ def tune(
         tuned = load_sentence_transformer(str(trained.model), device=device)
         scratch = load_sentence_transformer(str(trained.model), device=device)
         if training.merge == "auto":
-            point, curve = _merged(
-                original, tuned, scratch, trained, evaluation, dev_score, console,
-                chosen.curve if chosen and small else (), hold,
+            point, curve = choose_weight(
+                original, tuned, scratch, trained, probe_sets(evaluation.probe), dev_score,
+                console, chosen.curve if chosen and small else (), hold,
             )  # fmt: skip
         else:
             merge_into(scratch, original, tuned, training.merge)
@@ -270,12 +299,26 @@ def tune(
     write_json(
         trained.model / FACTS,
         {"base": base, "alpha": alpha, "matryoshka_dims": list(trained.plan.dimensions),
-         "pairs": sum(map(len, sets)), **({"transductive": True} if static else {}), **facts},
+         "pairs": sum(map(len, sets)), **({"transductive": True} if static or warmed else {}),
+         **facts},
     )  # fmt: skip
     write_json(work / "merge.json", [asdict(point) for point in curve])
     (work / FILE).unlink(missing_ok=True)
+    for folder in (work / WARM_UP, *work.glob("seed-*")):
+        clear(folder)
     return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen, losses,
-                 "Spearman" if in_order else evaluation.metric)  # fmt: skip
+                 "Spearman" if in_order else evaluation.metric, warmed)  # fmt: skip
+
+
+def _as_it_is(trained: Trained, work: Path) -> Trained:
+    """A training that was done in a folder of its own, as if it had been done in ``work``."""
+    aside, final = work / ".model", work / "model"
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(trained.model, aside)
+    shutil.rmtree(final, ignore_errors=True)
+    aside.rename(final)
+    shutil.copyfile(trained.model.parent / "history.jsonl", work / "history.jsonl")
+    return replace(trained, model=final)
 
 
 def _train_static(
@@ -310,63 +353,3 @@ def _train_static(
         settings=training,
         progress=console.progress("training steps"),
     )
-
-
-def _merged(
-    original: Any,
-    tuned: Any,
-    scratch: Any,
-    trained: Trained,
-    evaluation: EvaluationSettings,
-    dev_score: Any,
-    console: Console,
-    folds: Sequence[tuple[float, float]],
-    hold: bool,
-) -> tuple[MergePoint, list[MergePoint]]:
-    """The chosen point and the whole curve.
-
-    Args:
-        folds: (alpha, score) over held-out folds, which say more than a small dev set.
-    """
-    from embedtune.embed.local import MemoryEmbedder
-
-    report = console.progress("merging with the base")
-    known = {0.0: trained.base_score, 1.0: trained.best_score}
-
-    def dev(model: Any, alpha: float) -> float:
-        report(ALPHAS.index(alpha) + 1, len(ALPHAS))
-        return known[alpha] if alpha in known else dev_score(model)
-
-    if folds:
-        curve = [MergePoint(alpha, score) for alpha, score in folds]
-    else:
-        curve = merge_curve(original, tuned, scratch, dev)
-    data = probe_set(evaluation.probe)
-    if data is None:
-        return choose_alpha(curve, None)
-    prober = Evaluator(
-        data, EvaluationSettings(), embedder_of=lambda system: MemoryEmbedder(scratch, system.label)
-    )
-
-    def scores(alpha: float) -> SystemScores:
-        merge_into(scratch, original, tuned, alpha)
-        name = f"alpha {alpha}"
-        return prober.score(System(name, "dense", "memory", name), "test")
-
-    before = scores(0.0)
-
-    def probe(alpha: float) -> tuple[float, bool]:
-        result = forgetting(before, scores(alpha), prober)
-        return result.loss, result.holds
-
-    if hold:
-        return choose_alpha(curve, probe)
-    point, _ = choose_alpha(curve, None)
-    loss, holds = probe(point.alpha)
-    if not holds:
-        log.warning(
-            "the model loses %.3f on the general probe; `embedtune merge` takes it back towards "
-            "its base", loss,
-        )  # fmt: skip
-    told = replace(point, probe_loss=loss, holds=holds)
-    return told, [told if own is point else own for own in curve]

@@ -86,7 +86,10 @@ def instead(training: TrainingSettings) -> TrainingSettings:
     """The settings for a static model in the place of another base: what was set for that one's
     training has no meaning for this one's."""
     return TrainingSettings(
-        seed=training.seed, merge=training.merge, keep=training.keep, report_to=training.report_to
+        seed=training.seed,
+        merge=training.merge,
+        keep="auto" if training.keep == "average" else training.keep,
+        report_to=training.report_to,
     )
 
 

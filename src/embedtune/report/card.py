@@ -16,6 +16,7 @@ from embedtune.report.build import (
 )
 from embedtune.report.render import cut, environment, shown
 from embedtune.report.texts import ENGLISH, Texts, teller
+from embedtune.retrieve.fusion import Fusion
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -51,7 +52,7 @@ def model_card(facts: ReportFacts, texts: Texts = ENGLISH) -> str:
             labels=LABELS,
             model=_public(facts.model),
             titled=any(chunk.title for chunk in facts.chunks),
-            hybrid=(facts.fusion_k or 60) if words["key"] == "ship-hybrid" else None,
+            hybrid=(facts.fusion or Fusion()) if words["key"] == "ship-hybrid" else None,
         )
     )
     front = yaml.safe_dump(_front(facts), allow_unicode=True, sort_keys=False)

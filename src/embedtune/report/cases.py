@@ -1,11 +1,12 @@
-"""Which questions gained and lost, what was retrieved for them, how groups of them fared."""
+"""Which questions gained and lost, what was retrieved for them, and what is hard for all."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from embedtune.records import Chunk, Qrels, Query
 from embedtune.report.render import PASSAGE
-from embedtune.results import SystemScores
+from embedtune.results import Changes, Look, RankChange, SystemScores
 
 CASES = 8  # shown each way
 EQUAL = 1e-9
@@ -45,22 +46,12 @@ class Case:
     top_after: Passage | None
     found_before: bool
     found_after: bool
+    look: Look | None = None  # what can be seen of why
+    other_shared: tuple[str, ...] = ()  # terms in common with what took the right one's place
 
     @property
     def delta(self) -> float:
         return self.after - self.before
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A group of questions: means before and after."""
-
-    name: str
-    queries: int
-    before: float
-    after: float
-    gained: int
-    lost: int
 
 
 def deltas_of(base: SystemScores, candidate: SystemScores, metric: str) -> dict[str, float]:
@@ -80,18 +71,27 @@ def extreme_cases(
     chunks: Mapping[str, Chunk],
     qrels: Qrels,
     unknown: Callable[[str], str],
+    changes: Changes | None = None,
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """The queries that gained most and lost most, largest change first.
 
     Args:
         deltas: As ``deltas_of`` gives them.
+        changes: What evaluation saw of them; it names the queries where it is given.
         unknown: The text shown for a passage that is not in ``chunks``, from its id.
     """
 
+    seen: dict[str, RankChange] = {}
+    if changes:
+        both = (*changes.most_gained, *changes.most_lost)
+        seen = {change.look.query: change for change in both if change.look.query in deltas}
+
     def case(query_id: str) -> Case:
+        change = seen.get(query_id)
         query = queries.get(query_id)
         relevant = {chunk for chunk, grade in qrels.get(query_id, {}).items() if grade >= 1}
-        best = _best_right(query, relevant, chunks)
+        best = change.look.passage if change else _best_right(query, relevant, chunks)
+        best = best or None
 
         def passage(chunk_id: str | None) -> Passage | None:
             if chunk_id is None:
@@ -105,50 +105,42 @@ def extreme_cases(
             language=query.language if query else "",
             before=base.per_query[metric][query_id],
             after=candidate.per_query[metric][query_id],
-            rank_before=_rank(before, relevant),
-            rank_after=_rank(after, relevant),
+            # near-duplicates of a right passage are right too, which only `change` knows
+            rank_before=change.rank_before if change else _rank(before, relevant),
+            rank_after=change.rank_after if change else _rank(after, relevant),
             right=passage(best),
             right_count=len(relevant),
             top_before=None if top_before == best else passage(top_before),
             top_after=None if top_after == best else passage(top_after),
             found_before=best is not None and top_before == best,
             found_after=best is not None and top_after == best,
+            look=change.look if change else None,
+            other_shared=change.other_shared if change else (),
         )
 
     ordered = list(deltas)
     lost = [query for query in ordered[:CASES] if deltas[query] < -EQUAL]
     gained = [query for query in ordered[: -CASES - 1 : -1] if deltas[query] > EQUAL]
+    if seen and changes:
+        gained = [change.look.query for change in changes.most_gained if change.look.query in seen]
+        lost = [change.look.query for change in changes.most_lost if change.look.query in seen]
     return tuple(map(case, gained)), tuple(map(case, lost))
 
 
-def breakdown(
-    deltas: Mapping[str, float],
-    base: SystemScores,
-    candidate: SystemScores,
-    metric: str,
-    kind: Callable[[str], str],
-) -> list[Row]:
-    """One row for each ``kind(query id)``, largest first; queries without a kind are left out."""
-    members: dict[str, list[str]] = {}
-    for query in deltas:
-        if name := kind(query):
-            members.setdefault(name, []).append(query)
-
-    def mean(system: SystemScores, ids: Sequence[str]) -> float:
-        return sum(system.per_query[metric][query] for query in ids) / len(ids)
-
-    rows = [
-        Row(
-            name,
-            len(ids),
-            mean(base, ids),
-            mean(candidate, ids),
-            sum(deltas[query] > EQUAL for query in ids),
-            sum(deltas[query] < -EQUAL for query in ids),
-        )
-        for name, ids in members.items()
-    ]
-    return sorted(rows, key=lambda row: (-row.queries, row.name))
+def hardest_rows(changes: Changes, queries: Mapping[str, Query]) -> list[dict[str, Any]]:
+    """What no system answers well: the question, its best and mean score, ranks by system."""
+    return [
+        {
+            "query": queries[hard.look.query].text if hard.look.query in queries
+            else hard.look.query,
+            "language": queries[hard.look.query].language if hard.look.query in queries else "",
+            "best": hard.best,
+            "mean": hard.mean,
+            "ranks": hard.ranks,
+            "look": hard.look,
+        }
+        for hard in changes.hardest
+    ]  # fmt: skip
 
 
 def _rank(ranking: Sequence[tuple[str, float]], relevant: set[str]) -> int | None:

@@ -1,43 +1,21 @@
-"""Charts as inline SVG: altair for the grammar, vl-convert for the drawing, no browser, no script.
+"""Charts of the report: scores, differences, dimensions, wins, curves, lengths, counts."""
 
-Each chart is drawn twice, for a desktop and for a phone, since scaled text cannot be read; the
-style sheet shows one of them. Colours are fixed words of a small palette (Okabe and Ito's blue and
-vermilion with grey, told apart by shape too), which the style sheet exchanges in the dark.
-"""
-
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
-from xml.etree import ElementTree
-from zlib import crc32
 
-from embedtune.report.render import cut, score, shown, signed
+from embedtune.report.drawing import (
+    BASE,
+    CANDIDATE,
+    INK,
+    MUTED,
+    RIVAL,
+    Picture,
+    distinct,
+    picture,
+)
+from embedtune.report.render import score, signed
 
-# repeated in report.css, where the dark scheme exchanges them
-BASE, CANDIDATE, RIVAL = "#767d88", "#0068a8", "#c05200"
-INK, MUTED, GRID = "#1f2933", "#5d6673", "#dfe3e8"
-WIDE, NARROW = 776, 330
 POINTS = 300  # a line has at most this many points
-
-SVG = "{http://www.w3.org/2000/svg}"
-ELEMENTS = {"svg", "g", "path", "text", "tspan", "rect", "line", "circle", "defs", "clipPath"}
-ATTRIBUTES = {
-    *("class", "id", "version", "viewBox", "width", "height", "d", "transform", "clip-path"),
-    *("x", "y", "x1", "x2", "y1", "y2", "dx", "dy", "r", "cx", "cy"),
-    *("fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray"),
-    *("stroke-dashoffset", "stroke-linecap", "stroke-linejoin", "stroke-miterlimit", "opacity"),
-    *("font-family", "font-size", "font-weight", "font-style", "text-anchor"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One chart: SVG text for wide and narrow screens, and the same in words."""
-
-    wide: str
-    narrow: str
-    label: str
 
 
 def scores_chart(
@@ -87,7 +65,7 @@ def scores_chart(
             ),
         ).properties(height=len(metrics) * len(roles) * 18 + 14 * len(metrics))
 
-    return _picture(label, draw)
+    return picture(label, draw)
 
 
 def differences_chart(rows: Sequence[Mapping[str, Any]], axis: str, label: str) -> Picture:
@@ -100,7 +78,7 @@ def differences_chart(rows: Sequence[Mapping[str, Any]], axis: str, label: str) 
     def draw(width: int) -> Any:
         import altair as alt
 
-        names = _distinct([row["name"] for row in rows])
+        names = distinct([row["name"] for row in rows])
         data = alt.Data(
             values=[
                 {**row, "name": name, "shown": signed(row["mean"])}
@@ -128,7 +106,7 @@ def differences_chart(rows: Sequence[Mapping[str, Any]], axis: str, label: str) 
             ),
         ).properties(height=56 * len(names))
 
-    return _picture(label, draw)
+    return picture(label, draw)
 
 
 def dimensions_chart(
@@ -164,7 +142,7 @@ def dimensions_chart(
             base.mark_text(dy=-12, fontSize=11).encode(text="shown:N", color=alt.value(MUTED)),
         ).properties(height=240)
 
-    return _picture(label, draw)
+    return picture(label, draw)
 
 
 def wins_chart(deltas: Sequence[float], axes: tuple[str, str], label: str) -> Picture:
@@ -200,12 +178,12 @@ def wins_chart(deltas: Sequence[float], axes: tuple[str, str], label: str) -> Pi
             zero.encode(y=alt.Y("at:Q", title=axes[1], scale=y)),
         ).properties(height=200)
 
-    return _picture(label, draw)
+    return picture(label, draw)
 
 
 def curve_chart(
     points: Sequence[tuple[float, float]], axis: str, label: str,
-    *, mark: float | None = None, line: tuple[float, str] | None = None,
+    *, mark: float | None = None, line: tuple[float, str] | None = None, whole: bool = True,
 ) -> Picture:  # fmt: skip
     """A value over training steps.
 
@@ -214,6 +192,7 @@ def curve_chart(
         points: (step, value), ordered.
         mark: The step whose point is made larger (the best checkpoint).
         line: A level to compare with, and what it is called.
+        whole: Steps are whole numbers.
     """
     every = -(-len(points) // POINTS)
     thinned = [
@@ -230,8 +209,10 @@ def curve_chart(
         scale = alt.Scale(domain=[max(0, min(values) - room), max(values) + room], nice=False)
         y = alt.Y("value:Q", title=None, scale=scale)
         rows = [{"step": step, "value": value} for step, value in thinned]
+        whole_steps = {"tickMinStep": 1, "format": "d"} if whole else {}
+        steps = alt.Axis(grid=False, **whole_steps)
         base = alt.Chart(alt.Data(values=rows)).encode(
-            x=alt.X("step:Q", title=axis, axis=alt.Axis(grid=False, tickMinStep=1, format="d")), y=y
+            x=alt.X("step:Q", title=axis, axis=steps), y=y
         )
         layers = [base.mark_line(strokeWidth=2, color=CANDIDATE)]
         if len(thinned) <= 40:
@@ -253,7 +234,7 @@ def curve_chart(
             )
         return alt.layer(*layers).properties(height=170)
 
-    return _picture(label, draw)
+    return picture(label, draw)
 
 
 def lengths_chart(
@@ -296,7 +277,7 @@ def lengths_chart(
             ).encode(x=alt.X("from:Q", title=axes[0], scale=x, axis=axis), y=y, text="name:N"),
         ).properties(height=180)
 
-    return _picture(label, draw)
+    return picture(label, draw)
 
 
 def counts_chart(rows: Sequence[tuple[str, int]], label: str) -> Picture:
@@ -305,7 +286,7 @@ def counts_chart(rows: Sequence[tuple[str, int]], label: str) -> Picture:
     def draw(width: int) -> Any:
         import altair as alt
 
-        names = _distinct([name for name, _ in rows])
+        names = distinct([name for name, _ in rows])
         data = alt.Data(
             values=[
                 {"name": name, "count": count, "shown": f"{count:,}"}
@@ -324,7 +305,7 @@ def counts_chart(rows: Sequence[tuple[str, int]], label: str) -> Picture:
             base.mark_text(align="left", dx=6, fontSize=12, color=MUTED).encode(text="shown:N"),
         ).properties(height=24 * len(rows))
 
-    return _picture(label, draw)
+    return picture(label, draw)
 
 
 def _by_role(roles: Sequence[str], names: Mapping[str, str]) -> Any:
@@ -349,76 +330,3 @@ def _shapes(roles: Sequence[str], names: Mapping[str, str]) -> Any:
         legend=None,
         scale=alt.Scale(domain=domain, range=[shapes[role] for role in roles]),
     )
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names fit for an axis: short, visible, and no two alike."""
-    labels: list[str] = []
-    for name in names:
-        label = plain = cut(name, 60).replace("\n", " ")
-        number = 2
-        while label in labels:
-            label, number = f"{plain} ({number})", number + 1
-        labels.append(label)
-    return labels
-
-
-def _picture(label: str, draw: Callable[[int], Any]) -> Picture:
-    label = shown(label)
-    wide, narrow = (_svg(draw(width).properties(width=width), label) for width in (WIDE, NARROW))
-    return Picture(wide, narrow, label)
-
-
-def _svg(chart: Any, label: str) -> str:
-    """The chart as SVG that holds only shapes and text, its own ids, and its label."""
-    import altair as alt
-    import vl_convert
-
-    spec = _visible(chart.to_dict(validate=False))
-    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    spec["background"] = None
-    spec["padding"] = {"left": 6, "right": 10, "top": 4, "bottom": 2}
-    spec["config"] = {
-        "aria": False,
-        "font": "system-ui, sans-serif",
-        "view": {"stroke": None},
-        "axis": {"labelColor": MUTED, "labelFontSize": 12, "titleColor": MUTED, "titleFontSize": 12,
-                 "titleFontWeight": "normal", "titlePadding": 8, "gridColor": GRID,
-                 "domainColor": GRID, "tickColor": GRID},
-        "axisX": {"tickCount": 6, "labelOverlap": True},
-        "axisY": {"tickCount": 5},
-    }  # fmt: skip
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    drawn = vl_convert.vegalite_to_svg(spec, vl_version=version, allowed_base_urls=[])
-    root = ElementTree.fromstring(drawn)
-    prefix = f"c{crc32((drawn + label).encode()):x}-"
-    _only_shapes(root, prefix)
-    root.set("role", "img")
-    root.set("aria-label", label)
-    ElementTree.register_namespace("", SVG[1:-1])
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _visible(value: Any) -> Any:  # JSON in, JSON out
-    """Every text of a chart without hidden characters: a NUL makes vl-convert abort the process."""
-    if isinstance(value, dict):
-        return {key: _visible(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_visible(item) for item in value]
-    return shown(value) if isinstance(value, str) else value
-
-
-def _only_shapes(element: ElementTree.Element, prefix: str) -> None:
-    """Drop all that is not a shape or text, and make the ids unique on the page."""
-    for child in list(element):
-        if not isinstance(child.tag, str) or child.tag.removeprefix(SVG) not in ELEMENTS:
-            element.remove(child)
-        else:
-            _only_shapes(child, prefix)
-    for name, value in list(element.attrib.items()):
-        if name not in ATTRIBUTES:
-            del element.attrib[name]
-        elif name == "id":
-            element.set(name, prefix + value)
-        elif name == "clip-path":
-            element.set(name, re.sub(r"^url\(#(.*)\)$", rf"url(#{prefix}\1)", value))

@@ -35,8 +35,8 @@ ENGLISH: Texts = {
     "next.ship.2": "Encode all passages again with it before you switch: vectors of two models "
     "must not be mixed in one index.",
     "next.ship.3": "Ask it what your users really ask, beginning with the lost questions below.",
-    "next.ship-hybrid.1": "Search with the model and with BM25, and join both lists by reciprocal "
-    "ranks, as shown under “Use the model”.",
+    "next.ship-hybrid.1": "Search with the model and with BM25, and join both lists as shown under "
+    "“Use the model”.",
     "next.ship-hybrid.2": "Encode all passages again with the model before you switch: vectors of "
     "two models must not be mixed in one index.",
     "next.do-not-ship.1": "Keep {better}.",
@@ -253,8 +253,12 @@ ENGLISH: Texts = {
     "use": "Use the model",
     "use.note": "Five lines of Python, with the sentence-transformers package:",
     "use.passage": "A passage is encoded as its title, a space and its text, as in this test.",
-    "use.hybrid": "Then join its list with the one of BM25: the score of a passage is the sum of "
-    "1 / ({k} + rank) over both lists.",
+    "use.hybrid.scores": "Then join its 100 best passages with those of BM25. Of each list, take "
+    "the mean from the scores and divide by their standard deviation; a passage that one list does "
+    "not have counts as its last. The score of a passage is {model} times that of the model plus "
+    "{bm25} times that of BM25.",
+    "use.hybrid.ranks": "Then join its 100 best passages with those of BM25: the score of a "
+    "passage is {model} / ({k} + rank with the model) + {bm25} / ({k} + rank with BM25).",
     "use.caution": "The verdict does not say that you should; this is for trying it out.",
     "use.question": "How do I …?",
     "use.passages": "First passage …",

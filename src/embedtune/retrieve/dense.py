@@ -1,6 +1,7 @@
-"""Exact nearest neighbours, block by block.
+"""Exact nearest neighbours, tile by tile, at one or several dimensions in one pass.
 
-The scores of one block are computed in float32 with one matrix product. What may still belong
+The scores of a tile are computed in float32 with matrix products small enough to stay in the
+cache; those over the first columns are a part of those over more columns. What may still belong
 to a query's best ``k`` is kept; at the end these few are scored again in float64, so that equal
 vectors have equal scores wherever they stand, and ordered by score, then by a hash of the id.
 """
@@ -24,8 +25,10 @@ from embedtune.retrieve.order import tie_breakers
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BLOCK = 8192  # 2048 x 8192 float32 scores: 64 MiB at a time
-QUERY_BLOCK = 2048
+CHUNK_BLOCK = 8192  # chunks that are held as float32 at a time
+QUERY_BLOCK = 8192  # searched in one pass over the chunks
+TILE = 512  # queries and chunks in one product: 1 MiB of scores, which stays in the cache
+PAIRS = 512  # scored exactly at a time
 DECIMALS = 9  # scores closer than this are equal
 
 
@@ -100,19 +103,42 @@ def nearest(
 
     Memory beyond the vectors is bounded by a block, whatever the number of chunks.
     """
+    chosen = dimension or queries.shape[1]
+    return nearest_at(
+        queries, chunks, ids, k, [chosen], similarity=similarity, without=without
+    )[chosen]  # fmt: skip
+
+
+def nearest_at(
+    queries: Matrix,
+    chunks: Matrix,
+    ids: Sequence[str],
+    k: int,
+    dimensions: Iterable[int],
+    *,
+    similarity: Similarity = "cosine",
+    without: Sequence[Rows] | None = None,
+) -> dict[int, Neighbours]:
+    """What ``nearest`` finds at each of several dimensions, from one pass over the chunks.
+
+    It costs little more than the largest dimension alone: the products over the first 128
+    columns are those over the first 64 plus the next 64.
+    """
     k = min(k, len(ids))
+    edges = sorted(set(dimensions))
     if not k or not len(queries):
-        return Neighbours(np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k)))
+        none = Neighbours(np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k)))
+        return dict.fromkeys(edges, none)
     ties = tie_breakers(ids)
-    chunks = chunks[:, :dimension]
-    scales = scales_of(chunks, similarity)
-    found = []
+    found: list[list[Neighbours]] = []
     for first in range(0, len(queries), QUERY_BLOCK):
         part = slice(first, first + QUERY_BLOCK)
-        barred = without[part] if without is not None else ()
-        found.append(_nearest_block(queries[part, :dimension], chunks, scales, ties, k,
-                                    similarity, barred))  # fmt: skip
-    return Neighbours(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        barred = without[part] if without is not None else None
+        found += _search(queries[part], chunks, ties, k, edges, similarity, barred)
+    return {
+        edge: Neighbours(*(np.concatenate(parts) for parts in zip(*tiles, strict=True)))
+        for edge, tiles in zip(edges, zip(*found, strict=True), strict=True)
+    }
 
 
 def similarities(
@@ -147,15 +173,19 @@ def pair_scores(
 ) -> npt.NDArray[np.float64]:
     """The score of query ``rows[i]`` with chunk ``columns[i]``, as ``nearest`` gives it."""
     exact = np.empty(len(rows))
-    precise = _scaled(queries, similarity, np.float64)
-    for first in range(0, len(rows), CHUNK_BLOCK):
-        part = slice(first, first + CHUNK_BLOCK)
+    precise = np.asarray(queries, np.float64)
+    for first in range(0, len(rows), PAIRS):
+        part = slice(first, first + PAIRS)
         left = precise[rows[part]]
-        right = _scaled(chunks[columns[part]], similarity, np.float64)
+        right = chunks[columns[part]].astype(np.float64)
         if similarity == "euclidean":
             exact[part] = -np.sqrt(np.square(left - right).sum(axis=1))
         else:
             exact[part] = (left * right).sum(axis=1)
+        if similarity == "cosine":
+            for side in (left, right):
+                norms = np.sqrt(np.einsum("ij,ij->i", side, side))
+                exact[part] /= np.maximum(norms, 1e-30)
     return exact.round(DECIMALS)
 
 
@@ -184,72 +214,225 @@ def _block_scores(queries: Matrix, block: Matrix, similarity: Similarity) -> Mat
 class _Kept(NamedTuple):
     """Entries of the score matrix: query, chunk, score."""
 
-    rows: np.ndarray
-    columns: np.ndarray
-    scores: np.ndarray
+    rows: npt.NDArray[np.int32]
+    columns: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
 
     def of(self, chosen: np.ndarray) -> "_Kept":
         return _Kept(self.rows[chosen], self.columns[chosen], self.scores[chosen])
 
+    @classmethod
+    def joined(cls, parts: Iterable["_Kept"]) -> "_Kept":
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
-def _nearest_block(
-    raw_queries: Matrix,
+
+class _Side(NamedTuple):
+    """One block of chunks between two edges, as ``_collect`` multiplies it."""
+
+    factors: Matrix  # (m, width + 3)
+    scale: npt.NDArray[np.float32]  # (m,) what a score is multiplied by
+    largest: np.float32  # norm of a chunk
+
+
+class _Best:
+    """What may be among the ``k`` best chunks of some queries at one edge, as far as was looked.
+
+    The float32 scores order the chunks of one query; they are as long as the query for cosine,
+    and half of (the query's square less the squared distance) for euclidean.
+
+    Args:
+        lengths: Norms of the queries as they are multiplied.
+        barred: ``row * len(chunks) + column`` of what must not be found.
+    """
+
+    def __init__(
+        self, queries: Matrix, lengths: np.ndarray, chunks: Matrix, ties: np.ndarray, k: int,
+        similarity: Similarity, barred: Rows,
+    ) -> None:  # fmt: skip
+        self._queries, self._lengths, self._chunks, self._ties = queries, lengths, chunks, ties
+        self._k, self._similarity, self._barred = k, similarity, barred
+        self._floor = np.full(len(queries), -np.inf, np.float32)  # score of the k-th best so far
+        self._largest = np.float32(-1)
+        nothing = np.zeros(0, np.int32)
+        self._parts, self._fresh = [_Kept(nothing, nothing, np.zeros(0, np.float32))], 0
+
+    def expect(self, largest: np.float32) -> None:
+        """Chunks of up to this norm are coming."""
+        if largest <= self._largest:
+            return
+        self._largest = largest
+        # float32 products may be off by this much, and what they decide is rounded in the end
+        if self._similarity == "cosine":
+            self._reach = self._lengths
+            self._slack = 1e-5 * self._reach
+        elif self._similarity == "dot":
+            self._reach = self._lengths * largest
+            self._slack = 1e-5 * self._reach + 1e-8
+        else:
+            self._reach = (self._lengths + largest) ** 2
+            self._slack = 1e-5 * self._reach + 1e-8 * (self._lengths + largest)
+        self._aim()
+
+    def _aim(self) -> None:
+        unknown = np.isneginf(self._floor)
+        self.wanted = np.where(unknown, -2 * self._reach, self._floor - self._slack)
+
+    def start(self, scores: Matrix) -> npt.NDArray[np.bool_]:
+        """Which of the first chunks may be among the best, from the scores of all of them."""
+        if scores.shape[1] > self._k and not len(self._barred):
+            self._floor = np.partition(scores, -self._k, axis=1)[:, -self._k]
+            self._aim()
+        return scores >= self.wanted[:, None]
+
+    def add(self, more: _Kept) -> None:
+        self._parts.append(more)
+        self._fresh += len(more.rows)
+        if self._fresh >= len(self._floor) * max(self._k, 64):
+            self._settle()
+
+    def _settle(self) -> None:
+        kept = _Kept.joined(self._parts)
+        if len(self._barred):
+            entries = kept.rows.astype(np.int64) * len(self._chunks) + kept.columns
+            kept = kept.of(~np.isin(entries, self._barred))
+        counts = np.bincount(kept.rows, minlength=len(self._floor))
+        full = np.flatnonzero(counts >= self._k)
+        keys = np.sort((kept.rows.astype(np.int64) << 32) + _sortable(kept.scores))
+        kth = keys[np.cumsum(counts)[full] - self._k] - (full << 32)
+        self._floor[full] = _sortable(kth.astype(np.int32).view(np.float32)).view(np.float32)
+        kept = kept.of(kept.scores >= (self._floor - self._slack)[kept.rows])
+        crowded = np.bincount(kept.rows, minlength=len(self._floor)) > 4 * self._k
+        if crowded.any():  # vectors that are equal, or nearly: only exact scores and ties part them
+            among = crowded[kept.rows]
+            some = kept.of(among)
+            kept = _Kept.joined([kept.of(~among), some.of(self._in_order(some)[0])])
+        self._parts, self._fresh = [kept], 0
+        self._aim()
+
+    def _in_order(self, kept: _Kept) -> tuple[Rows, npt.NDArray[np.float64]]:
+        """Which are the ``k`` best of their query, query by query, best first; their scores."""
+        exact = pair_scores(self._queries, self._chunks, kept.rows, kept.columns, self._similarity)
+        order = np.lexsort((self._ties[kept.columns], -exact, kept.rows))
+        order = order[_place_in_row(kept.rows[order]) < self._k]
+        return order, exact[order]
+
+    def neighbours(self) -> Neighbours:
+        self._settle()
+        kept = self._parts[0]
+        order, exact = self._in_order(kept)
+        rows, place = kept.rows[order], _place_in_row(kept.rows[order])
+        shape = len(self._floor), self._k
+        found = Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf))
+        found.indices[rows, place], found.scores[rows, place] = kept.columns[order], exact
+        return found
+
+
+def _sortable(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Whole numbers in the order of the scores; the bits of one are made the other's again."""
+    bits = scores.view(np.int32)
+    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+
+
+def _search(
+    queries: Matrix,
     chunks: Matrix,
-    scales: np.ndarray | None,
     ties: np.ndarray,
     k: int,
+    edges: Sequence[int],
     similarity: Similarity,
-    without: Sequence[Rows],
-) -> Neighbours:
-    queries = _scaled(raw_queries, similarity)
-    count = len(queries)
-    barred_rows = np.repeat(np.arange(count), [len(rows) for rows in without] or 0)
-    barred = np.concatenate([*without, np.zeros(0, np.int64)]).astype(np.int64)
-    lowest = np.finfo(np.float32).min  # what is barred lies below it
-    floor = np.full(count, -np.inf, np.float32)  # score of the k-th best so far
-    kept = _Kept(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    fresh: list[_Kept] = []
-    slack = 0.0
-    for first in range(0, len(chunks), CHUNK_BLOCK):
-        part = slice(first, first + CHUNK_BLOCK)
-        block = _block(chunks[part], None if scales is None else scales[part])
-        scores = _block_scores(queries, block, similarity)
-        # float32 products may be off by this much; equal vectors must not be lost to it
-        size = 1.0 if similarity == "cosine" else float(np.abs(scores).max())
-        slack = max(slack, 1e-5 * max(1.0, size))
-        here = (barred >= first) & (barred < first + len(block))
-        scores[barred_rows[here], barred[here] - first] = -np.inf
-        if first == 0 and len(block) > k:
-            floor = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
-        flat = np.flatnonzero(scores >= np.maximum(floor - slack, lowest)[:, None])
-        rows, columns = np.divmod(flat, len(block))
-        fresh.append(_Kept(rows, columns + first, scores.ravel()[flat]))
-        last = first + CHUNK_BLOCK >= len(chunks)
-        if last or sum(len(some.rows) for some in fresh) >= count * k:
-            kept, floor = _best([kept, *fresh], floor, slack, ties, k)
-            fresh = []
-    exact = pair_scores(raw_queries, chunks, kept.rows, kept.columns, similarity)
-    order = np.lexsort((ties[kept.columns], -exact, kept.rows))
-    place = _place_in_row(kept.rows[order])
-    order, place = order[place < k], place[place < k]
-    found = Neighbours(np.full((count, k), -1, np.int64), np.full((count, k), -np.inf))
-    found.indices[kept.rows[order], place] = kept.columns[order]
-    found.scores[kept.rows[order], place] = exact[order]
-    return found
+    without: Sequence[Rows] | None,
+) -> list[list[Neighbours]]:
+    """For each tile of queries, the neighbours at each edge."""
+    tiles = [
+        _tile(
+            np.asarray(queries[first : first + TILE, : edges[-1]], np.float32),
+            chunks, ties, k, edges, similarity,
+            without[first : first + TILE] if without is not None else (),
+        )
+        for first in range(0, len(queries), TILE)
+    ]  # fmt: skip
+    width = min(CHUNK_BLOCK, TILE * TILE // min(TILE, len(queries)))
+    starts = np.arange(0, len(chunks), width)
+    # chunks of one kind often lie together; floors rise sooner when all kinds are met early
+    order = np.random.default_rng(0).permutation(starts).tolist()
+    for number, first in enumerate(order):
+        block = np.asarray(chunks[first : first + width, : edges[-1]], np.float32)
+        blocks = _chunk_sides(block, edges, similarity)
+        for sides, bests in tiles:
+            _look(sides, bests, blocks, first, start=number == 0)
+    return [[best.neighbours() for best in bests] for _, bests in tiles]
 
 
-def _best(
-    parts: Sequence[_Kept], floor: np.ndarray, slack: float, ties: np.ndarray, k: int
-) -> tuple[_Kept, np.ndarray]:
-    """What may still be among the k best of its row, and the new floor."""
-    kept = _Kept(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    kept = kept.of(np.lexsort((ties[kept.columns], -kept.scores, kept.rows)))
-    place = _place_in_row(kept.rows)
-    last = place == k - 1
-    floor = floor.copy()
-    floor[kept.rows[last]] = kept.scores[last]
-    # ties beyond 4 k are cut by the same hash that orders them
-    return kept.of((kept.scores >= floor[kept.rows] - slack) & (place < 4 * k)), floor
+def _tile(
+    queries: Matrix, chunks: Matrix, ties: np.ndarray, k: int, edges: Sequence[int],
+    similarity: Similarity, without: Sequence[Rows],
+) -> tuple[list[Matrix], list[_Best]]:  # fmt: skip
+    """For each edge, what the chunks' factors are multiplied by, and what was found: nothing."""
+    barred = [row * len(chunks) + columns for row, columns in enumerate(without)]
+    entries = np.concatenate([*barred, np.zeros(0, np.int64)]).astype(np.int64)
+    scaled = _scaled(queries, similarity)
+    ones = np.ones((len(queries), 3), np.float32)
+    sides = [
+        np.concatenate([scaled[:, low:high], ones], axis=1)
+        for low, high in itertools.pairwise((0, *edges))
+    ]
+    bests = [
+        _Best(queries[:, :edge], np.linalg.norm(scaled[:, :edge], axis=1), chunks[:, :edge], ties,
+              k, similarity, entries)
+        for edge in edges
+    ]  # fmt: skip
+    return sides, bests
+
+
+def _look(
+    queries: Sequence[Matrix], bests: Sequence[_Best], chunks: Sequence[_Side], first: int,
+    *, start: bool,
+) -> None:  # fmt: skip
+    """Add to each edge's best the chunks of this block that may be among them.
+
+    With q · c over the columns so far, a chunk is wanted where (q · c + shift) / scale ≥ wanted,
+    that is q · c + shift - wanted · scale ≥ 0. The last three factors make the product just that
+    (and undo it for the edge before), so that all scores are compared with 0 in one go.
+    """
+    total, before = np.float32(0), np.float32(0)
+    for factors, best, block in zip(queries, bests, chunks, strict=True):
+        best.expect(block.largest)
+        wanted = best.wanted
+        factors[:, -3], factors[:, -2] = -wanted, before
+        total = np.add(factors @ block.factors.T, total)
+        before = wanted
+        passed = total >= 0
+        if start:
+            passed &= best.start(total / block.scale + wanted[:, None])
+        flat = np.flatnonzero(passed)
+        rows, columns = np.divmod(flat.astype(np.int32), np.int32(len(block.scale)))
+        scores = total.ravel()[flat] / block.scale[columns] + wanted[rows]
+        best.add(_Kept(rows, columns + np.int32(first), scores))
+
+
+def _chunk_sides(block: Matrix, edges: Sequence[int], similarity: Similarity) -> list[_Side]:
+    parts = [block[:, low:high] for low, high in itertools.pairwise((0, *edges))]
+    squares = np.cumsum(
+        [np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in parts], axis=0
+    )
+    sides = []
+    if similarity == "cosine":
+        factor = 1 / np.maximum(np.sqrt(squares[-1]), 1e-30)
+        squares = squares * factor**2
+        parts = [part * factor[:, None].astype(np.float32) for part in parts]
+    scale_before = shift_before = np.zeros(len(block), np.float32)
+    for part, square in zip(parts, squares, strict=True):
+        norm = np.sqrt(square).astype(np.float32)
+        scale = np.ones_like(norm)
+        shift = np.zeros_like(norm)
+        if similarity == "cosine":
+            scale = np.where(norm > 0, norm, scale)
+        elif similarity == "euclidean":
+            shift = (-square / 2).astype(np.float32)
+        factors = np.column_stack([part, scale, scale_before, shift - shift_before])
+        sides.append(_Side(factors, scale, norm.max()))
+        scale_before, shift_before = scale, shift
+    return sides
 
 
 def _place_in_row(rows: np.ndarray) -> np.ndarray:

@@ -11,11 +11,14 @@ from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import read_json, write_json, write_jsonl
 from embedtune.training.collapse import Watch
 from embedtune.training.lora import save_plain
+from embedtune.training.merge import average_into
 
 log = logging.getLogger(__name__)
 
 DULL = 3  # steps without any loss
 NOTHING = 1e-9  # of a loss
+AVERAGE = "average"  # folder of the mean of several steps' models
+MOST_AVERAGED = 8  # models kept for it: those of the last evaluations
 TRACKERS = {"tensorboard": "pip install 'embedtune[track]'", "trackio": "pip install trackio"}
 
 
@@ -24,12 +27,22 @@ class BestModel:
 
     ``folder/score.json`` names step, score and the subfolder that holds the model; it is
     replaced after the new model is whole, so that a kill leaves the old or the new best.
+
+    Args:
+        average_from: From this step on, every model is kept, for ``average`` to take the mean of.
     """
 
     def __init__(
-        self, folder: Path, score: Callable[[Any], float], watch: Watch, *, last: bool = False
+        self,
+        folder: Path,
+        score: Callable[[Any], float],
+        watch: Watch,
+        *,
+        last: bool = False,
+        average_from: int | None = None,
     ) -> None:
         self.folder, self.score, self.watch, self.last = folder, score, watch, last
+        self.average_from = average_from
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -37,13 +50,20 @@ class BestModel:
         value = float(self.score(model))
         if not math.isfinite(value):
             raise IntegrityError(f"step {steps}: the model's dev score is {value}")
-        if self.last or value > best_so_far(self.folder)["score"]:
+        better = self.last or value > best_so_far(self.folder)["score"]
+        if better or self._averaged(steps):
             name = f"step-{steps}"
             shutil.rmtree(self.folder / name, ignore_errors=True)
             save_plain(model, self.folder / name)
-            write_json(self.folder / "score.json", {"step": steps, "score": value, "folder": name})
+            if better:
+                write_json(
+                    self.folder / "score.json", {"step": steps, "score": value, "folder": name}
+                )
+            best = best_so_far(self.folder)["folder"]
+            latest = sorted(filter(self._averaged, map(_step_of, self.folder.glob("step-*"))))
+            kept = {best, *(f"step-{step}" for step in latest[-MOST_AVERAGED:])}
             for other in self.folder.glob("step-*"):
-                if other.name != name:
+                if other.name not in kept:
                     shutil.rmtree(other)
         spread = self.watch(model, steps)
         model.train()
@@ -52,6 +72,39 @@ class BestModel:
             "mean_cosine": round(spread.mean_cosine, 6),
             "effective_rank": round(spread.effective_rank, 3),
         }
+
+    def _averaged(self, step: int) -> bool:
+        return self.average_from is not None and step >= self.average_from
+
+    def average(self, model: Any, load: Callable[[Path], Any], *, always: bool) -> tuple[int, ...]:
+        """Keep the mean of the models from ``average_from`` on (Izmailov et al. 2018,
+        arXiv:1803.05407) where its score is the best, or ``always``. Called again after a kill, it
+        does the same.
+
+        Args:
+            model: What is given the mean; no adapters are in it.
+
+        Returns:
+            The steps averaged; none where the mean is not kept, or there are not two.
+        """
+        steps = sorted(filter(self._averaged, map(_step_of, self.folder.glob("step-*"))))
+        if len(steps) < 2:
+            return ()
+        average_into(model, [load(self.folder / f"step-{step}") for step in steps])
+        check_finite(model, steps[-1])
+        value, best = float(self.score(model)), best_so_far(self.folder)
+        if not (always or value > best["score"] or best["folder"] == AVERAGE):
+            return ()
+        shutil.rmtree(self.folder / AVERAGE, ignore_errors=True)
+        save_plain(model, self.folder / AVERAGE)
+        write_json(
+            self.folder / "score.json", {"step": steps[-1], "score": value, "folder": AVERAGE}
+        )
+        return tuple(steps)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.partition("-")[2])
 
 
 def best_so_far(folder: Path) -> dict[str, Any]:

@@ -80,11 +80,13 @@ class Task:
     """One data set and the loss it is trained with.
 
     ``labels`` are what the loss is given for each row: its place, where the loss masks.
+    ``anew``: a text that recurs in a batch is encoded anew each time, with another dropout.
     """
 
     examples: Examples
     loss: Any  # a torch module of sentence-transformers' kind: (features by column, labels)
     labels: tuple[float, ...] | tuple[int, ...]
+    anew: bool = False
 
 
 Batch = tuple[int, list[int]]  # number of the task, places of rows in its examples

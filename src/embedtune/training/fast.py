@@ -127,7 +127,8 @@ class Stepper:
     ) -> None:
         dropout = settings.attention_dropout
         self.packed = Packed(model, precision=plan.precision, attention_dropout=dropout)
-        self.portions = Portions(self.packed, tokens_at_once)
+        share = not any(task.anew for task in tasks)
+        self.portions = Portions(self.packed, tokens_at_once, share=share)
         self.group, self.steps = group(), done
         self.model, self.tasks = model, tasks
         self._weights = trained_weights(model)

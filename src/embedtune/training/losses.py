@@ -54,6 +54,7 @@ class LossKind:
     scores: Literal["any", "binary", "classes"] = "any"
     matryoshka: bool = True
     even: bool = False  # only dimensions that can be halved
+    anew: bool = False  # compares a text with itself: see ``Task``
 
 
 def build_loss(

@@ -48,9 +48,10 @@ def affordable_tokens(model: Any, device: str) -> int:
     return max(longest, min(MOST_TOKENS, int(SHARE * free / a_token)))
 
 
-def check_disk(model: Any, work: Path) -> None:
-    """Raises ResourceError where the checkpoints of a training would not find room."""
-    needed, free = COPIES * _size(model), shutil.disk_usage(work).free
+def check_disk(model: Any, work: Path, further: int = 0) -> None:
+    """Raises ResourceError where the checkpoints of a training, and so many ``further`` models,
+    would not find room."""
+    needed, free = (COPIES + further) * _size(model), shutil.disk_usage(work).free
     if free < needed:
         raise ResourceError(
             f"{work}: training needs about {needed / 1e9:.1f} GB for its checkpoints, "

@@ -15,15 +15,17 @@ ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class MergePoint:
-    """One α on the curve: quality on dev, and mean loss on the general probe.
+    """One α on the curve: quality on dev, and what it costs in general.
 
-    ``probe_loss`` and ``holds`` (the probe's gate) are None where the probe was not asked.
+    ``probe_loss``: the largest mean loss on a general probe that counts; ``holds``: whether the
+    gate of all of them holds. None where no probe was asked.
     """
 
     alpha: float
     dev: float
     probe_loss: float | None = None
     holds: bool | None = None
+    chosen: bool = False
 
 
 def merge_into(target: Any, base: Any, tuned: Any, alpha: float) -> None:
@@ -83,25 +85,26 @@ def choose_alpha(
 ) -> tuple[MergePoint, list[MergePoint]]:
     """The best dev score among the points that hold the probe's gate.
 
-    The probe is asked from the best point downwards until one holds; if none does, the best on
-    dev is taken, and the verdict will say that it forgets. Of equal dev scores the larger α, which
-    is closer to what was trained. α = 0, the base itself, is no candidate.
+    If none holds, the best on dev is taken, and the verdict will say that it forgets. Of equal dev
+    scores the larger α, which is closer to what was trained. α = 0, the base itself, is no
+    candidate, and loses nothing.
 
     Args:
-        probe: α -> (mean loss, whether the gate holds); None when there is no probe.
+        probe: α -> (mean loss, whether the gate holds), asked of every point; None when no probe
+            is asked.
 
     Returns:
-        The chosen point, and the curve with what the probe said.
+        The chosen point, and the curve with what the probe said and the choice marked.
     """
+    if probe is not None:
+        asked = [probe(point.alpha) if point.alpha else (0.0, True) for point in curve]
+        curve = [
+            replace(point, probe_loss=loss, holds=holds)
+            for point, (loss, holds) in zip(curve, asked, strict=True)
+        ]
     order = sorted(
         (point for point in curve if point.alpha > 0), key=lambda point: (-point.dev, -point.alpha)
     )
-    if probe is None:
-        return order[0], list(curve)
-    known = {point.alpha: point for point in curve}
-    for point in order:
-        loss, holds = probe(point.alpha)
-        known[point.alpha] = replace(point, probe_loss=loss, holds=holds)
-        if holds:
-            return known[point.alpha], list(known.values())
-    return known[order[0].alpha], list(known.values())
+    best = next((point for point in order if point.holds is not False), order[0])
+    chosen = replace(best, chosen=True)
+    return chosen, [chosen if point is best else point for point in curve]

@@ -22,6 +22,7 @@ MATRYOSHKA_DIMENSIONS = (512, 256, 128, 64)
 BATCH = 32  # pairs
 PASSAGES = 80  # a step, where pairs bring negatives: more would need more memory than BATCH alone
 SMALLEST = 8  # pairs
+METHODS = ("tsdae", "simcse", "crops")  # of learning from passages alone: see ``warmup``
 LARGE = 4  # times as many for losses that live on large batches
 
 
@@ -87,8 +88,26 @@ class TrainingSettings(Settings):
         description="Time for finding what is auto and training with it; 0: the usual values at "
         "once; auto: 10 up to 1,000 pairs, else 0.",
     )
-    keep: Literal["auto", "best", "last"] = Field(
-        "auto", description="Which checkpoint; auto: the best on dev, the last under 200 queries."
+    search: Literal["halving", "optuna"] = Field(
+        "halving",
+        description="How it is looked for: a few usual recipes by successive halving, or many "
+        "more by Optuna (extra hpo; 60 minutes where minutes is auto).",
+    )
+    seeds: PositiveInt | Auto = Field(
+        "auto",
+        description="So many trainings, each with another seed, whose weights are averaged; auto: "
+        "1.",
+    )
+    warmup_documents: Literal["off", *METHODS] = Field(
+        "off",
+        description="Learn from the passages alone first: tsdae, simcse or crops (cropped "
+        "sentences); the whole training where no query is there to train with. For domains far "
+        "from the base's; where there were queries, crops cost more than they gave.",
+    )
+    keep: Literal["auto", "best", "last", "average"] = Field(
+        "auto",
+        description="Which checkpoint, or the average of those of the last half; auto: the best "
+        "of them on dev, the last under 200 queries.",
     )
     tokens_at_once: PositiveInt | Auto = Field(
         "auto",
@@ -169,6 +188,17 @@ class TrainingSettings(Settings):
     def _loss_has_what_it_needs(self) -> "TrainingSettings":
         if faults := needs_of(self):
             raise ValueError("; ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _warm_up_fits(self) -> "TrainingSettings":
+        if self.warmup_documents != "off" and self.new_tokens != "off":
+            raise ValueError("warmup_documents begins with the base's own tokens; not new_tokens")
+        if self.warmup_documents == "tsdae" and (self.freeze_layers or self.lora != "off"):
+            raise ValueError(
+                "warmup_documents: tsdae ties all weights to a decoder's; not with lora or "
+                "freeze_layers: use simcse or crops"
+            )
         return self
 
     @model_validator(mode="after")

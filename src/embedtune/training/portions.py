@@ -31,10 +31,11 @@ class Portions:
 
     Args:
         packed: The flat forward.
+        share: Whether texts that recur in a portion share what dropout drops.
     """
 
-    def __init__(self, packed: Any, budget: int) -> None:
-        self.packed, self.budget = packed, budget
+    def __init__(self, packed: Any, budget: int, *, share: bool = True) -> None:
+        self.packed, self.budget, self.share = packed, budget, share
         self._sequences: Sequences = ()
         self._whole: Any = None  # the vectors with their graph, where one portion holds them all
         self._states: list[tuple[Any, ...]] = []  # of random numbers, before each portion
@@ -47,13 +48,13 @@ class Portions:
         if not sequences:
             return torch.empty(0, 0)
         if len(list(self._parts())) == 1:
-            self._whole = self.packed.forward(sequences, training=True)
+            self._whole = self._encoded(sequences)
             return self._whole.detach()
         vectors = []
         with torch.no_grad():
             for part in self._parts():
                 self._states.append(random_state())
-                vectors.append(self.packed.forward(part, training=True))
+                vectors.append(self._encoded(part))
         return torch.cat(vectors)
 
     def backward(self, gradient: Any) -> None:
@@ -66,7 +67,7 @@ class Portions:
         for part, state in zip(self._parts(), self._states, strict=True):
             set_random_state(state)
             end = begin + len(part)
-            self.packed.forward(part, training=True).backward(gradient[begin:end])
+            self._encoded(part).backward(gradient[begin:end])
             begin = end
         set_random_state(after)
 
@@ -86,6 +87,9 @@ class Portions:
             )
         self.budget = max(longest, min(self.budget, sum(map(len, self._sequences))) // 2)
         log.warning("memory is short: going on with %d tokens at a time", self.budget)
+
+    def _encoded(self, sequences: Sequences) -> Any:
+        return self.packed.forward(sequences, training=True, share=self.share)
 
     def _parts(self) -> Iterator[Sequences]:
         part: list[Sequence[int]] = []

@@ -47,6 +47,7 @@ class Begin:
     attention_dropout: bool
     budget: int
     seed: int
+    share: bool  # see ``Portions``
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ def _encode_for(joined: Group, begin: Begin) -> Any:
     portions = Portions(
         Packed(model, precision=begin.precision, attention_dropout=begin.attention_dropout),
         begin.budget,
+        share=begin.share,
     )
     weights = trained_weights(model)
     while isinstance(message := joined.hear(), Step):
@@ -259,7 +261,15 @@ def begin_with(
         file = io.BytesIO()
         torch.save(model, file)
         joined.say(
-            Begin(file.getvalue(), model.device.type, precision, dropout, portions.budget, seed)
+            Begin(
+                file.getvalue(),
+                model.device.type,
+                precision,
+                dropout,
+                portions.budget,
+                seed,
+                portions.share,
+            )
         )
 
 

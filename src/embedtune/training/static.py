@@ -1,4 +1,4 @@
-"""Static models: one vector a word, made from the documents alone, or from a tuned transformer.
+"""Static models: one vector a word, made from the documents alone.
 
 A text's vector is the mean of its words' vectors, which takes microseconds. Built without any
 pretrained weights the model begins as lexical search, in every language; training goes on from
@@ -33,7 +33,6 @@ K1, B = 1.5, 0.75  # of BM25, as retrieve.bm25 has them
 EXACT = 2_000  # up to this many passages the decomposition is exact
 MOST_PASSAGES = 20_000  # more than these do not change what words go together
 FAINT = 0.01  # length of the rows of words that no passage holds, against the mean of the others
-SIF = 1e-3  # words much rarer than this share of the text count in full
 
 
 class StaticSettings(Settings):
@@ -83,13 +82,13 @@ def build_static(
     """
     texts = sorted(set(passages))
     tokenizer = build_tokenizer(texts, sorted(set(queries)), limit=settings.vocabulary)
-    counts = _counts(tokenizer, texts)
+    counts = counts_of(tokenizer, texts)
     if not counts.nnz:
         raise NothingUsable(
             f"static model: no word in the {len(passages)} passages; there must be letters, "
             "digits or ideographs"
         )
-    idf = _idf(counts)
+    idf = idf_of(counts)
     held = np.asarray(counts.sum(axis=0)).ravel() > 0
     weights = _bm25_weights(counts, idf)[_spread(texts)]
     lexical = _word_directions(weights, settings.dimensions, settings.seed) * idf[:, None]
@@ -102,39 +101,7 @@ def build_static(
                 "the language of the passages are needed"
             )
         blocks.append(_evened(known * idf[:, None]))
-    return _model(tokenizer, _without_zeros(np.hstack(blocks), settings.seed))
-
-
-def distil_static(
-    model: "SentenceTransformer", texts: Sequence[str], settings: StaticSettings
-) -> "SentenceTransformer":
-    """A static model that imitates ``model`` on texts like these.
-
-    Every word of ``texts`` is encoded by itself; the vectors are centred, turned to their
-    principal axes (the first ``settings.dimensions``) and weighted by a / (a + share of the word),
-    which stands for what attention does to frequent words (Arora et al., ICLR 2017).
-    ``settings.vectors`` is not read.
-
-    Raises:
-        NothingUsable: The texts hold fewer than two words.
-        IntegrityError: The model gives non-finite numbers.
-    """
-    from sklearn.decomposition import PCA
-
-    texts = sorted(set(texts))
-    tokenizer = build_tokenizer(texts, (), limit=settings.vocabulary)
-    words = _words(tokenizer)[1:]
-    if len(words) < 2:
-        raise NothingUsable(f"static model: {len(words)} different words in {len(texts)} texts")
-    encoded = np.asarray(model.encode(words, show_progress_bar=False), np.float32)
-    if not np.isfinite(encoded).all():
-        raise IntegrityError("static model: the model to distil gives non-finite numbers")
-    axes = min(settings.dimensions, *encoded.shape)
-    turned = PCA(n_components=axes, svd_solver="full").fit_transform(encoded)
-    frequency = np.asarray(_counts(tokenizer, texts).sum(axis=0)).ravel()[1:]
-    weight = SIF / (SIF + frequency / max(1.0, frequency.sum()))
-    rows = np.vstack([np.zeros((1, axes)), turned * weight[:, None]])
-    return _model(tokenizer, _without_zeros(_evened(rows), settings.seed))
+    return model_of(tokenizer, without_zeros(np.hstack(blocks), settings.seed))
 
 
 def word_vectors(path: Path, tokenizer: Any) -> Matrix:
@@ -226,13 +193,7 @@ def _vector_lines(path: Path) -> Iterator[tuple[int, str, npt.NDArray[np.float32
         )
 
 
-def _words(tokenizer: Any) -> list[str]:
-    """The tokens in the order of their ids."""
-    vocabulary = tokenizer.get_vocab()
-    return sorted(vocabulary, key=vocabulary.__getitem__)
-
-
-def _counts(tokenizer: Any, texts: Sequence[str]) -> Any:  # a scipy matrix, imported below
+def counts_of(tokenizer: Any, texts: Sequence[str]) -> Any:  # a scipy matrix, imported below
     """(texts, tokens) how often each token occurs; the unknown one, id 0, is not counted."""
     from scipy.sparse import csr_matrix
 
@@ -248,7 +209,7 @@ def _counts(tokenizer: Any, texts: Sequence[str]) -> Any:  # a scipy matrix, imp
     return counts
 
 
-def _idf(counts: Any) -> npt.NDArray[np.float64]:
+def idf_of(counts: Any) -> npt.NDArray[np.float64]:
     """(tokens,) BM25's inverse document frequency (Lucene's form, never below 0)."""
     holders = np.asarray((counts > 0).sum(axis=0)).ravel()
     return np.log1p((counts.shape[0] - holders + 0.5) / (holders + 0.5))
@@ -295,7 +256,7 @@ def _evened(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return rows / math.sqrt((lengths[lengths > 0] ** 2).mean())
 
 
-def _without_zeros(rows: npt.NDArray[np.float64], seed: int) -> Matrix:
+def without_zeros(rows: npt.NDArray[np.float64], seed: int) -> Matrix:
     """Rows of zeros become faint random ones, so that no text has a vector of zeros."""
     faint = np.random.default_rng(seed).standard_normal(rows.shape)
     faint *= FAINT / np.linalg.norm(faint, axis=1, keepdims=True)
@@ -303,7 +264,7 @@ def _without_zeros(rows: npt.NDArray[np.float64], seed: int) -> Matrix:
     return np.where(empty[:, None], faint, rows).astype(np.float32)
 
 
-def _model(tokenizer: Any, rows: Matrix) -> "SentenceTransformer":
+def model_of(tokenizer: Any, rows: Matrix) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 

@@ -23,15 +23,18 @@ from embedtune.training.best import (
     BestModel,
     Health,
     History,
-    best_so_far,
     check_finite,
     check_trackers,
     patience_is_over,
+    publish,
+    take_back,
 )
 from embedtune.training.checkpoints import last_whole_checkpoint, load_state, prune, save_state
 from embedtune.training.collapse import Watch
+from embedtune.training.memory import check_disk, told_when_full
 from embedtune.training.plan import Plan, TrainingSettings, plan_training
 from embedtune.training.ranking import Excluded
+from embedtune.training.ranks import group
 from embedtune.training.train import Score, Trained
 from embedtune.training.warmup import cropped_pairs
 
@@ -47,25 +50,58 @@ STRIDE = 0.05  # of Adam's rate for the weights: that for the moves
 FAINT = 1e-3  # gradients far below it move a word in proportion; plain Adam would move it as far
 PASSAGES = 2000  # ranked in a step; of more, so many are drawn
 EVALUATIONS = 4
-UNUSED = ("lora", "new_tokens", "freeze_layers", "trainer", "also", "adaptive_layers")
+NO_LAYERS = "there are no layers, only a vector a word"
+ITS_OWN = "its rate falls evenly, and its words are held near their start"
+ALL_AT_ONCE = "each step has all its texts at once, which takes little memory"
+UNUSED = {  # setting -> why it has no meaning here
+    "lora": NO_LAYERS,
+    "freeze_layers": NO_LAYERS,
+    "adaptive_layers": NO_LAYERS,
+    "attention_dropout": NO_LAYERS,
+    "gradient_checkpointing": ALL_AT_ONCE,
+    "tokens_at_once": ALL_AT_ONCE,
+    "new_tokens": "every word of passages and queries has a vector already",
+    "guide": "it is trained with mnrl alone, which masks by what is judged",
+    "teacher": "it is trained with mnrl alone; `embedtune distil` learns from a model",
+    "hardness": "all passages are ranked in every step, the hard ones too",
+    "directions": "queries rank passages",
+    "sampler": "every step has all pairs, or as many as training.batch_size says",
+    "warmup_documents": "cropped sentences of all passages are learnt from anyway",
+    "search": "there is no recipe to look for",
+    "warmup": ITS_OWN,
+    "scheduler": ITS_OWN,
+    "weight_decay": ITS_OWN,
+    "trainer": "the library's trainer does not train it",
+    "also": "its words are those of one corpus",
+    "mixing": "its words are those of one corpus",
+}
+MEANT = {  # setting -> the values that say what is done anyway, and what to do instead of others
+    "loss": (("auto", "mnrl"), "a static model is trained with mnrl (auto)"),
+    "matryoshka": (("auto", "off"), "a static model has one length of vectors; use auto"),
+    "device": (("auto", "cpu"), "a static model is trained on the processor, in seconds; use auto"),
+    "keep": (("auto", "best", "last"), "of a static model steps are not averaged; use auto"),
+    "seeds": (("auto", 1), "seeds of a static model are not averaged; use auto"),
+    "precision": (("auto", "fp32"), "a static model is trained in fp32; use auto"),
+}
 
 
 def refuse_unused(settings: TrainingSettings) -> None:
     """What a static model cannot be trained with is said, not passed over.
 
     Raises:
-        ConfigError: All such settings.
+        ConfigError: All such settings, each with the reason.
     """
     fields = type(settings).model_fields
     faults = [
-        f"training.{name}: a static model is not trained with it; leave it out"
-        for name in UNUSED
+        f"training.{name}: a static model is not trained with it ({why}); leave it out"
+        for name, why in UNUSED.items()
         if getattr(settings, name) != fields[name].get_default(call_default_factory=True)
     ]
-    if settings.loss not in ("auto", "mnrl"):
-        faults.append(f"training.loss: {settings.loss}: a static model is trained with mnrl (auto)")
-    if isinstance(settings.matryoshka, list):
-        faults.append("training.matryoshka: a static model has one length of vectors; use auto")
+    faults += [
+        f"training.{name}: {getattr(settings, name)}: {what}"
+        for name, (meant, what) in MEANT.items()
+        if getattr(settings, name) not in meant
+    ]
     if faults:
         raise ConfigError(faults)
 
@@ -85,23 +121,30 @@ def train_static(
 
     The loss is the ranking loss (MNRL) of each query, and of cropped sentences (see
     ``cropped_pairs``), over all passages, or over the batch's own and drawn ones where there are
-    more than ``PASSAGES``. What ``excluded`` names is masked. After a kill the same call goes on
-    from the last whole checkpoint, and ends with the same model.
+    more than ``PASSAGES``; a pair's mined negatives are always among them. What ``excluded`` names
+    is masked. After a kill the same call goes on from the last whole checkpoint, and ends with the
+    same model.
 
     Args:
         chunks: All passages; their sentences are learnt from, judged or not.
         score: Judges a model on dev.
 
     Raises:
-        ConfigError: A setting that has no meaning here.
+        ConfigError: A setting that has no meaning here, or several processes.
         NothingUsable: Fewer than two pairs.
-        IntegrityError: Loss or weights became non-finite.
+        IntegrityError: Loss, gradient or weights became non-finite.
+        ResourceError: The disk does not hold the checkpoints.
     """
     import torch
 
     from embedtune.embed.loading import load_sentence_transformer
 
     refuse_unused(settings)
+    if group().size > 1:
+        raise ConfigError(
+            "several processes were started, and a static model is trained by one, in seconds; "
+            "start the command without torchrun"
+        )
     check_trackers(settings.report_to)
     place = {chunk.id: number for number, chunk in enumerate(chunks)}
     usable = [pair for pair in pairs if pair.chunk in place and pair.anchor.strip()]
@@ -114,8 +157,11 @@ def train_static(
     plan = plan_static(settings, len(usable), model.get_embedding_dimension(), len(chunks))
     words = words_of(model[0].embedding.weight)
     lesson = _Lesson(words, model[0].tokenizer, usable, chunks, place, excluded, settings, plan)
+    work.mkdir(parents=True, exist_ok=True)
+    check_disk(model, work)
     base_score = float(score(model))
-    checkpoints, best = work / "checkpoints", work / "best"
+    checkpoints, best, final = work / "checkpoints", work / "best", work / "model"
+    take_back(best, final)
     resume = last_whole_checkpoint(checkpoints)
     if resume is None:
         shutil.rmtree(best, ignore_errors=True)
@@ -135,35 +181,38 @@ def train_static(
     since: list[float] = state["since"]
     health = Health(plan.learning_rate)
     for step in range(state["step"] + 1, plan.steps + 1):
+        # asked here, so that one that was killed after its last evaluation stops there too
+        if step - 1 in history.evaluated and patience_is_over(
+            settings.patience, keep_best.folder, history.evaluated
+        ):
+            break
         rate = plan.learning_rate * (1 - (step - 1) / plan.steps)
         weigh.param_groups[0]["lr"], move.param_groups[0]["lr"] = rate, STRIDE * rate
         loss = lesson.loss(step)
         value = float(loss.detach())
         health.check(step, value)
+        words.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.get_total_norm([own.grad for own in words.parameters()])
+        health.check_gradient(step, float(norm))
         since.append(value)
         where = {"step": step, "epoch": round(step * plan.epochs / plan.steps, 4)}
         if step % plan.log_every == 0 or step == plan.steps:
             mean = sum(since) / len(since)
             history.add({**where, "loss": mean, "learning_rate": rate})
             since.clear()
-        words.zero_grad()
-        loss.backward()
         weigh.step()
         move.step()
         progress(step, plan.steps)
         if step % plan.evaluate_every == 0 or step == plan.steps:
             model[0].embedding.weight.data.copy_(words())
             check_finite(model, step)
-            history.add({**where, **keep_best(model, epoch=where["epoch"], steps=step)})
-            save_state(checkpoints, step, parts, {"step": step, "rows": history.rows,
-                                                  "since": since})  # fmt: skip
-            prune(checkpoints, keep=2)
-            if patience_is_over(settings.patience, keep_best.folder, history.evaluated):
-                break
-    chosen = best_so_far(best)
-    final = work / "model"
-    shutil.rmtree(final, ignore_errors=True)
-    (best / chosen["folder"]).rename(final)
+            with told_when_full(checkpoints, model):
+                history.add({**where, **keep_best(model, epoch=where["epoch"], steps=step)})
+                save_state(checkpoints, step, parts, {"step": step, "rows": history.rows,
+                                                      "since": since})  # fmt: skip
+                prune(checkpoints, keep=2)
+    chosen = publish(best, final)
     rows = ({"step": 0, "epoch": 0.0, "dev": base_score}, *history.rows)
     write_jsonl(work / "history.jsonl", rows)
     for folder in (checkpoints, best):
@@ -261,6 +310,11 @@ class _Lesson:
             [place[id] for id in excluded(pair.query) if id in place and id != pair.chunk]
             for pair in pairs
         ]
+        count = settings.negatives_per_pair
+        most = None if count == "auto" else count
+        self.hard = [
+            [place[id] for id, _ in pair.negatives[:most] if id in place] for pair in pairs
+        ]
         crops = cropped_pairs(chunks, seed=settings.seed)
         self.sentences = _bags(tokenizer, [crop.anchor for crop in crops])
         self.rests = _bags(tokenizer, [crop.positive for crop in crops])
@@ -273,7 +327,8 @@ class _Lesson:
         draw = np.random.default_rng([self.seed, step])
         rows = draw.permutation(len(self.own))[: self.plan.batch_size]
         crops = draw.permutation(len(self.origin))[:CROPS]
-        shown = self._shown(draw, [*self.own[rows], *self.origin[crops]])
+        hard = chain.from_iterable(self.hard[row] for row in rows)
+        shown = self._shown(draw, [*self.own[rows], *self.origin[crops], *hard])
         at = {passage: column for column, passage in enumerate(shown)}
         weight = self.words()
         corpus = self.passages.embed(weight, shown)

@@ -10,7 +10,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from embedtune.training.merge import ALPHAS
 from embedtune.training.plan import TrainingSettings
@@ -23,29 +24,33 @@ TEMPERATURES = (0.05, 0.03)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One recipe. ``negatives`` is how many mined ones a pair is trained with."""
+    """One recipe. ``negatives`` is how many mined ones a pair is trained with; without a batch size
+    it is what the settings make of it."""
 
     learning_rate: float
     epochs: float
     temperature: float
     negatives: int
+    batch_size: int | None = None
 
     def settings(self, settings: TrainingSettings) -> TrainingSettings:
         """``settings`` with this recipe in the place of what was ``auto``."""
-        return settings.model_copy(
-            update={
-                "learning_rate": self.learning_rate,
-                "epochs": self.epochs,
-                "temperature": self.temperature,
-                "negatives_per_pair": self.negatives,
-            }
-        )
+        own = {
+            "learning_rate": self.learning_rate,
+            "epochs": self.epochs,
+            "temperature": self.temperature,
+            "negatives_per_pair": self.negatives,
+        }
+        if self.batch_size is not None:
+            own["batch_size"] = self.batch_size
+        return settings.model_copy(update=own)
 
     def __str__(self) -> str:
         negatives = f", {self.negatives} negatives" if self.negatives else ""
+        batch = f", batches of {self.batch_size}" if self.batch_size else ""
         return (
             f"learning rate {self.learning_rate:g}, {self.epochs:g} epochs, "
-            f"temperature {self.temperature:g}{negatives}"
+            f"temperature {self.temperature:g}{batch}{negatives}"
         )
 
 
@@ -59,6 +64,18 @@ class Trial:
     scores: tuple[tuple[float, float], ...]  # (alpha, score)
     seconds: float
 
+    def as_json(self) -> dict[str, Any]:
+        """``score`` is the best there is at any merge weight but 0, ``alpha`` that weight."""
+        alpha, score = best_of([self], self.candidate, self.rung + 1)
+        return {
+            "candidate": asdict(self.candidate),
+            "rung": self.rung,
+            "queries": self.queries,
+            "score": score,
+            "alpha": alpha,
+            "seconds": self.seconds,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -71,6 +88,9 @@ class Chosen:
     trials: tuple[Trial, ...]
     seconds: float
     complete: bool  # False: the time was over before all rungs were done
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "trials": [trial.as_json() for trial in self.trials]}
 
 
 def candidates(settings: TrainingSettings, epochs: float, negatives: int) -> list[Candidate]:
@@ -123,26 +143,36 @@ def search(
         for candidate in left:
             kept = reserve * max((one.seconds for one in done), default=0.0)
             used = clock() - begin + kept
-            if done and used + _expected(done, candidate, rung) > 60 * minutes:
+            if done and used + expected_seconds(done, candidate, rung) > 60 * minutes:
                 complete = False
                 break
             done.append(trial(candidate, rung))
         if not complete:
             break
-        left = sorted(left, key=lambda own: -_best(done, own, rung + 1)[1])
+        left = sorted(left, key=lambda own: -best_of(done, own, rung + 1)[1])
         left = left[: max(2, math.ceil(len(left) / 2))]
+    return outcome(done, tried, clock() - begin, complete)
+
+
+def outcome(
+    done: Sequence[Trial],
+    tried: Sequence[Candidate],
+    seconds: float,
+    complete: bool,
+) -> Chosen:
+    """What the trials say: the best of those that were judged on most."""
     depths = {own: sum(one.candidate == own for one in done) for own in tried}
     # compared is what two have been judged on; alone, the first has only itself
-    shared = sorted(depths.values(), reverse=True)[1] if len(tried) > 1 else rungs
-    shared = shared or max(depths.values())
+    most, *others = sorted(depths.values(), reverse=True)
+    shared = (others and others[0]) or most
     finalists = [own for own in tried if depths[own] >= shared]
-    best = max(finalists, key=lambda own: (_best(done, own, shared)[1], -tried.index(own)))
-    alpha, score = _best(done, best, shared)
+    best = max(finalists, key=lambda own: (best_of(done, own, shared)[1], -tried.index(own)))
+    alpha, score = best_of(done, best, shared)
     curve = tuple(_curve(done, best, shared))
-    return Chosen(best, alpha, score, curve, tuple(done), clock() - begin, complete)
+    return Chosen(best, alpha, score, curve, tuple(done), seconds, complete)
 
 
-def _best(done: Sequence[Trial], candidate: Candidate, rungs: int) -> tuple[float, float]:
+def best_of(done: Sequence[Trial], candidate: Candidate, rungs: int) -> tuple[float, float]:
     """The merge weight with the best mean, and that mean. The base itself is no candidate."""
     points = [point for point in _curve(done, candidate, rungs) if point[0] > 0]
     return max(points, key=lambda point: (point[1], point[0]))
@@ -158,7 +188,7 @@ def _curve(
         yield alpha, sum(dict(one.scores)[alpha] * one.queries for one in own) / queries
 
 
-def _expected(done: Sequence[Trial], candidate: Candidate, rung: int) -> float:
+def expected_seconds(done: Sequence[Trial], candidate: Candidate, rung: int) -> float:
     """Seconds that a trial will take: those of the others, by the epochs."""
     same = [one for one in done if one.rung == rung] or done
     return max(one.seconds / one.candidate.epochs for one in same) * candidate.epochs

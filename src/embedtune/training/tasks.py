@@ -99,7 +99,7 @@ def make_tasks(
             guide=guide, teacher=teacher, embedded=embedded,
         )  # fmt: skip
         labels = examples.labels if kind.labels == "label" else None
-        tasks.append(Task(examples, loss, labels or tuple(range(len(examples)))))
+        tasks.append(Task(examples, loss, labels or tuple(range(len(examples))), kind.anew))
     return tasks
 
 

@@ -7,16 +7,23 @@ forward knows the encoder, ``plain.fit`` (the library's trainer) for all others.
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from embedtune.errors import NothingUsable, ResourceError
-from embedtune.files import write_jsonl
+from embedtune.files import read_json, write_json, write_jsonl
 from embedtune.records import Progress, Role, no_progress
 from embedtune.training import fast, plain
-from embedtune.training.best import BestModel, check_trackers, publish, take_back
+from embedtune.training.best import (
+    MOST_AVERAGED,
+    BestModel,
+    best_so_far,
+    check_trackers,
+    publish,
+    take_back,
+)
 from embedtune.training.builders import Teacher
 from embedtune.training.checkpoints import last_whole_checkpoint
 from embedtune.training.collapse import Watch
@@ -28,20 +35,24 @@ from embedtune.training.examples import (
     role_of,
 )
 from embedtune.training.lora import save_plain
-from embedtune.training.losses import vectors_only
-from embedtune.training.memory import affordable_tokens, check_disk
+from embedtune.training.losses import LossKind, vectors_only
+from embedtune.training.memory import affordable_tokens, check_disk, told_when_full
 from embedtune.training.options import AS_IT_IS, ModelSettings, prepare
 from embedtune.training.plan import Plan, TrainingSettings, device_and_precision, plan_training
 from embedtune.training.portions import out_of_memory
 from embedtune.training.ranking import Excluded
-from embedtune.training.tasks import make_lots, make_tasks, order_of, steps_of
+from embedtune.training.tasks import Lot, make_lots, make_tasks, order_of, steps_of
 
 log = logging.getLogger(__name__)
+
+OUTCOME = "trained.json"
 
 Score = Callable[[Any], float]  # a SentenceTransformer -> nDCG@10 (or the chosen metric) on dev
 
 
-def not_fast(model: Any, settings: TrainingSettings, plan: Plan) -> str:
+def not_fast(
+    model: Any, settings: TrainingSettings, plan: Plan, kinds: Sequence[LossKind] = ()
+) -> str:
     """Why the fast engine cannot train ``model``; empty where it can."""
     from embedtune.embed.packed import packable
 
@@ -51,6 +62,8 @@ def not_fast(model: Any, settings: TrainingSettings, plan: Plan) -> str:
         return "training.adaptive_layers needs what each layer gives"
     if plan.precision == "fp16":
         return "fp16 needs its scaling of losses"
+    if tokens := [kind.name for kind in kinds if not kind.flat]:
+        return f"{', '.join(tokens)} needs tokens, not vectors"
     return packable(model)
 
 
@@ -80,9 +93,11 @@ def train(
     teacher: Teacher | None = None,
     corpus: int = 0,
     progress: Progress = no_progress,
+    start: Path | None = None,
 ) -> Trained:
     """Fine-tune ``base`` on ``sets``, each with the loss for it; the model with the best ``score``
-    on dev is left in ``work/model``.
+    on dev is left in ``work/model``; where ``settings.keep`` asks for it, or leaves it to dev, the
+    mean of the models of the last half (see ``BestModel.average``).
 
     ``work`` keeps checkpoints while training; called again with the same arguments after a
     kill, it goes on from the last whole one and ends with the same model. Where
@@ -96,6 +111,8 @@ def train(
         score: Judges a model on dev; the base is scored too.
         teacher: Scores of queries with passages, for losses that learn from a cross-encoder.
         progress: Steps done and in all.
+        start: A model of the same shape whose weights training begins with; the base's score, and
+            what is merged with later, are still those of ``base``.
 
     Raises:
         NothingUsable: Fewer than two different passages to learn from.
@@ -103,25 +120,55 @@ def train(
         IntegrityError: Loss or weights became non-finite, or there is nothing to learn.
         ResourceError: Memory ran out.
     """
+    usable = [usable_rows(examples, settings.negatives_per_pair) for examples in sets]
+    return train_lots(
+        make_lots(usable, excluded, settings),
+        usable,
+        base,
+        work,
+        excluded=excluded,
+        score=score,
+        settings=settings,
+        model_settings=model_settings,
+        teacher=teacher,
+        corpus=corpus,
+        progress=progress,
+        start=start,
+    )
+
+
+def train_lots(
+    lots: Sequence[Lot],
+    sets: Sequence[Examples],
+    base: str,
+    work: Path,
+    *,
+    excluded: Excluded,
+    score: Score,
+    settings: TrainingSettings,
+    model_settings: ModelSettings = AS_IT_IS,
+    teacher: Teacher | None = None,
+    corpus: int = 0,
+    progress: Progress = no_progress,
+    start: Path | None = None,
+) -> Trained:
+    """As ``train``, on rows that are shaped already, each set with the loss that it comes with.
+
+    Args:
+        sets: Where lengths and new words are taken from.
+    """
     import torch
     from transformers import set_seed
 
     from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import LocalEmbedder
 
-    usable = [usable_rows(examples, settings.negatives_per_pair) for examples in sets]
-    lots = make_lots(usable, excluded, settings)
+    queries, passages = texts_of(sets, "query"), texts_of(sets, "document")
     rows = sum(len(examples) for examples, _ in lots)
     device, _ = device_and_precision(settings)
     check_trackers(settings.report_to)
     model = load_sentence_transformer(base, device=device, pooling=model_settings.pooling)
-    prepared = prepare(
-        model,
-        model_settings,
-        settings,
-        queries=texts_of(usable, "query"),
-        passages=texts_of(usable, "document"),
-    )
+    prepared = prepare(model, model_settings, settings, queries=queries, passages=passages)
     plan = plan_training(
         settings,
         rows,
@@ -134,17 +181,21 @@ def train(
     )
     settings = settings.model_copy(update={"temperature": plan.temperature})
     work.mkdir(parents=True, exist_ok=True)
-    check_disk(model, work)
+    averaging = settings.keep in ("auto", "average")
+    check_disk(model, work, MOST_AVERAGED if averaging else 0)
     original = work / "base" if prepared.reshaped else None
     shutil.rmtree(work / "base", ignore_errors=True)
     if original:
         save_plain(model, original)
     base_score = float(score(model))
     quick = plan.precision if (device, plan.precision) == ("cpu", "bf16") else "fp32"
-    watch = Watch(texts_of(usable, "document"), partial(_vectors, quick), model)
+    watch = Watch(passages or queries, partial(_vectors, quick), model)
+    if start:
+        model = load_sentence_transformer(str(start), device=device)
+        prepare(model, model_settings, settings, queries=queries, passages=passages)
 
     set_seed(settings.seed)
-    slow = not_fast(model, settings, plan)
+    slow = not_fast(model, settings, plan, [kind for _, kind in lots])
     fit = plain.fit if slow else fast.fit
     log.info("engine: %s", f"the plain trainer ({slow})" if slow else "flat forward")
     tasks = make_tasks(
@@ -165,12 +216,21 @@ def train(
         shutil.rmtree(best, ignore_errors=True)  # of steps that will be done again
     else:
         log.warning("training goes on from %s", resume.name)
+    keep_best = BestModel(
+        best, score, watch, last=settings.keep == "last",
+        average_from=-(-plan.steps // 2) if averaging else None,
+    )  # fmt: skip
+    averaged: tuple[int, ...] = ()
     try:
         history = fit(
-            model, tasks, order, BestModel(best, score, watch, last=settings.keep == "last"),
-            settings, plan, checkpoints=checkpoints, resume=resume, history=work / "history.jsonl",
-            progress=progress,
+            model, tasks, order, keep_best, settings, plan, checkpoints=checkpoints,
+            resume=resume, history=work / "history.jsonl", progress=progress,
         )  # fmt: skip
+        if averaging:
+            load = partial(_load, device)
+            scratch = load(best / best_so_far(best)["folder"])
+            with told_when_full(checkpoints, model):
+                averaged = keep_best.average(scratch, load, always=settings.keep == "average")
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -185,9 +245,36 @@ def train(
     chosen = publish(best, final)
     for folder in (checkpoints, best):
         shutil.rmtree(folder, ignore_errors=True)
+    notes = prepared.notes
+    if averaged:
+        notes += (f"the mean of the models at steps {', '.join(map(str, averaged))} is kept",)
+        log.info("%s", notes[-1])
     return Trained(
-        final, plan, history, int(chosen["step"]), chosen["score"], base_score, original,
-        prepared.notes,
+        final, plan, history, int(chosen["step"]), chosen["score"], base_score, original, notes
+    )
+
+
+def keep_outcome(trained: Trained, work: Path) -> None:
+    """Leave what ``outcome_of`` reads, beside the model: this training is done."""
+    base = trained.base.name if trained.base else None
+    write_json(work / OUTCOME, {**asdict(trained), "model": trained.model.name, "base": base})
+
+
+def clear(work: Path) -> None:
+    """Remove a training's folder, so that a kill leaves none that seems to be done."""
+    (work / OUTCOME).unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def outcome_of(work: Path) -> Trained | None:
+    """What a training that was done before in ``work`` gave."""
+    if not (work / OUTCOME).is_file():
+        return None
+    row = read_json(work / OUTCOME)
+    plan = {**row["plan"], "dimensions": tuple(row["plan"]["dimensions"])}
+    return Trained(
+        work / "model", Plan(**plan), tuple(row["history"]), row["best_step"], row["best_score"],
+        row["base_score"], work / row["base"] if row["base"] else None, tuple(row["notes"]),
     )  # fmt: skip
 
 
@@ -243,6 +330,12 @@ def texts_of(sets: Sequence[Examples], role: Role) -> list[str]:
         for text in texts
         if text != NO_NEGATIVE
     ]
+
+
+def _load(device: str, folder: Path) -> Any:
+    from embedtune.embed.loading import load_sentence_transformer
+
+    return load_sentence_transformer(str(folder), device=device)
 
 
 def _vectors(precision: Any, model: Any, texts: Sequence[str]) -> Any:

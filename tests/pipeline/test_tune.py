@@ -1,0 +1,85 @@
+"""From data to a candidate: what is learnt from passages alone, several seeds, larger searches."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from embedtune.datasets.beir import read_beir
+from embedtune.evaluation.evaluate import EvaluationSettings
+from embedtune.pipeline.console import Silent
+from embedtune.pipeline.tune import tune
+from embedtune.training.plan import TrainingSettings
+
+QUICK = ("training.epochs=1", "training.matryoshka=off", "evaluation.probe=none")
+
+
+def train(command, data, base, out, *changes: str, minutes: str = "0"):
+    options = [part for change in (*QUICK, *changes) for part in ("--set", change)]
+    result = command("train", "--data", data, "--base", base, "--out", out, "--json",
+                     "--minutes", minutes, *options)  # fmt: skip
+    assert result.code == 0, result.err
+    return result.json
+
+
+def test_a_warm_up_is_said_to_be_transductive_and_compared_with_the_untouched_base(
+    small_beir, tiny_model, command, tmp_path
+):
+    plain = train(command, small_beir, tiny_model, tmp_path / "plain")
+    warm = train(command, small_beir, tiny_model, tmp_path / "warm",
+                 "training.warmup_documents=simcse")  # fmt: skip
+    assert plain["warmup_documents"] is None
+    assert warm["warmup_documents"]["method"] == "simcse"
+    assert warm["warmup_documents"]["passages"] == 60
+    assert warm["base_score"] == plain["base_score"]
+    facts = [json.loads((tmp_path / name / "embedtune.json").read_text()) for name in
+             ("plain", "warm")]  # fmt: skip
+    assert "transductive" not in facts[0]
+    assert facts[1]["transductive"] is True
+    names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in
+             ("plain", "warm")]  # fmt: skip
+    assert names[0] == names[1]
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "warm")]
+    assert models[0] != models[1]
+
+
+@pytest.mark.parametrize("dev", [True, False])
+def test_without_a_query_to_train_with_the_warm_up_is_the_training(
+    small_beir, tiny_model, tmp_path, dev
+):
+    data = read_beir(small_beir).data
+    qrels = {"dev": data.qrels["dev"]} if dev else {}
+    tuned = tune(
+        replace(data, qrels=qrels), str(tiny_model), tmp_path, near_duplicates=(), left_out=(),
+        training=TrainingSettings(warmup_documents="simcse", precision="fp32", device="cpu"),
+        evaluation=EvaluationSettings(probe="none"), facts={}, console=Silent(),
+    )  # fmt: skip
+    assert tuned.warmed is not None
+    assert (tuned.model / "model.safetensors").is_file()
+    assert tuned.losses == ()
+    assert bool(tuned.curve) == dev
+    assert tuned.alpha > 0
+    assert tuned.facts()["warmup_documents"]["passages"] == 60
+    told = json.loads((tuned.model / "embedtune.json").read_text())
+    assert (told["pairs"], told["transductive"]) == (0, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "history.jsonl", "merge.json", "model"]  # fmt: skip
+
+
+def test_seeds_are_averaged_before_the_merge(small_beir, tiny_model, command, tmp_path):
+    told = train(command, small_beir, tiny_model, tmp_path / "two", "training.seeds=2")
+    assert "the mean of 2 trainings" in told["training_notes"][-1]
+    assert sorted(path.name for path in (tmp_path / "two").glob("seed*")) == []
+    assert (tmp_path / "two" / "history.jsonl").is_file()
+
+
+def test_optuna_searches_and_its_trials_are_told(small_beir, tiny_model, command, tmp_path):
+    told = train(command, small_beir, tiny_model, tmp_path / "model", "training.search=optuna",
+                 "training.batch_size=16", minutes="0.3")  # fmt: skip
+    trials = told["search"]["trials"]
+    assert trials[0]["candidate"]["learning_rate"] == 5e-5
+    assert all(trial.keys() == {"candidate", "rung", "queries", "score", "alpha", "seconds"}
+               for trial in trials)  # fmt: skip
+    assert all(trial["candidate"]["epochs"] == 1 for trial in trials)
+    assert told["plan"]["temperature"] == told["search"]["candidate"]["temperature"]
+    assert told["plan"]["batch_size"] == 16
