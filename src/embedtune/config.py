@@ -30,6 +30,7 @@ from embedtune.llm.recorded import LLMSettings
 from embedtune.pipeline.evidence import EvidenceSettings
 from embedtune.queries.filter import FilterSettings
 from embedtune.queries.generate import QuerySettings
+from embedtune.report.texts import ReportSettings
 from embedtune.settings import Settings
 from embedtune.training.options import ModelSettings
 from embedtune.training.plan import TrainingSettings
@@ -68,6 +69,7 @@ class RunSettings(Settings):
     )
     training: TrainingSettings = Field(TrainingSettings(), description="How it is fine-tuned.")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="How it is judged.")
+    report: ReportSettings = Field(ReportSettings(), description="How the report is written.")
     embedding: EmbeddingSettings = Field(
         EmbeddingSettings(), description="What embedding services may cost."
     )

@@ -77,7 +77,7 @@ def test_optuna_searches_and_its_trials_are_told(small_beir, tiny_model, command
     told = train(command, small_beir, tiny_model, tmp_path / "model", "training.search=optuna",
                  "training.batch_size=16", minutes="0.3")  # fmt: skip
     trials = told["search"]["trials"]
-    assert trials[0]["candidate"]["learning_rate"] == 5e-5
+    assert trials[0]["candidate"]["learning_rate"] == 1e-4
     assert all(trial.keys() == {"candidate", "rung", "queries", "score", "alpha", "seconds"}
                for trial in trials)  # fmt: skip
     assert all(trial["candidate"]["epochs"] == 1 for trial in trials)

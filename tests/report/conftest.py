@@ -4,9 +4,43 @@ from dataclasses import replace
 
 import pytest
 
+from embedtune.evidence import (
+    CompressedIndex,
+    CompressionGrid,
+    Evidence,
+    Layout,
+    MapPoint,
+    ScoreAdvice,
+    ScoreSpread,
+    Share,
+    SpaceMap,
+    Threshold,
+    ThresholdAdvice,
+)
 from embedtune.records import Chunk, Counts, Query, Reject, Span
-from embedtune.report import ProbeFacts, ReportFacts, SplitFacts, TrainingFacts
-from embedtune.results import Difference, Flag, SystemScores, Verdict
+from embedtune.report import (
+    CauseFacts,
+    MergeFacts,
+    ProbeFacts,
+    ReportFacts,
+    SplitFacts,
+    TrainingFacts,
+    TrialFacts,
+)
+from embedtune.results import (
+    Breakdown,
+    Changes,
+    CodeCount,
+    Difference,
+    Flag,
+    HardQuery,
+    Look,
+    Part,
+    Power,
+    RankChange,
+    SystemScores,
+    Verdict,
+)
 
 PASSAGES = [
     ("c1", "en", "Frost stop", "When soil falls below minus two degrees the drover halts the herd. "
@@ -97,8 +131,99 @@ VERDICT = Verdict(
         "best_rival": Difference(0.281, -0.021, 0.5, 0.07, 0.07, 8, 6),
         HYBRID.name: Difference(-0.031, -0.2, 0.13, 0.61, None, 8, 6),
     },
+    power=Power(0.06, 0.2, 0.276, 8, 30),
     flags=(Flag("copied-queries", "12 % of the questions copy their passage", False),
            Flag("unknown-tokens", "42 % of the tokens are unknown to the tokenizer", False, "zh")),
+)  # fmt: skip
+
+# how the 8 questions fare by language; too few for an interval
+BREAKDOWNS = (
+    Breakdown(
+        "language",
+        (Part("en", 5, 4, 0.7393, 0.8262, 0.0868, -0.01, 0.2, 2, 1),
+         Part("zh", 3, 2, 0.2854, 0.877, 0.5916, None, None, 3, 0)),
+    ),
+    Breakdown(
+        "document",
+        (Part("handbook/c1.md", 2, 1, 0.6309, 0.8155, 0.1846, None, None, 1, 0),
+         Part("handbook/c4.md", 2, 1, 0.25, 0.8155, 0.5655, None, None, 2, 0)),
+        Part("", 4, 4, 0.6967, 0.875, 0.1783, None, None, 2, 1),
+        4,
+    ),
+)  # fmt: skip
+
+
+def look(query, passage, shared, terms, codes=()):
+    return Look(query, passage, shared, terms, 0, 9, 0, 20, 256, codes)
+
+
+CHANGES = Changes(
+    gained=5, lost=1, same=2,
+    most_gained=(
+        RankChange(look("q5", "c5", ("机器", "泥"), 5, ("unknown-query",)), 0.3562, 1.0, 6, 1,
+                   "c1", ("机器",)),
+        RankChange(look("q4", "c4", (), 4, ("no-shared-term",)), 0.0, 0.6309, None, 2),
+    ),
+    most_lost=(
+        RankChange(look("q6", "c6", ("nodes",), 3, ("cut", "answer-cut")), 1.0, 0.5, 1, 3, "c3"),
+    ),
+    hardest=(
+        HardQuery(look("q8", "c1", ("frost", "stop"), 7, ("several-right",)), 0.6309, 0.4732,
+                  {"base": 2, "tuned": 2, "bm25": None}),
+    ),
+    unfound=0,
+    codes=(CodeCount("no-shared-term", 1, 0, 0), CodeCount("cut", 0, 1, 0)),
+)  # fmt: skip
+
+
+def index(dimension, precision, memory, score, low, high):
+    return CompressedIndex(dimension, precision, memory, memory, score, score - 0.845, low, high,
+                           0.2)  # fmt: skip
+
+
+EVIDENCE = Evidence(
+    compression=CompressionGrid(
+        system="tuned", metric="ndcg@10", split="test", queries=8, groups=6, rows=1234,
+        indexes=(
+            index(384, "float32", 1536, 0.845, 0.0, 0.0),
+            index(384, "int8", 384, 0.844, -0.003, 0.001),
+            index(384, "binary", 48, 0.79, -0.09, -0.02),
+            index(128, "float32", 512, 0.839, -0.02, 0.01),
+            index(128, "int8", 128, 0.838, -0.018, 0.01),
+            index(128, "binary", 16, 0.6, -0.4, -0.1),
+        ),
+        recommended=4, judged_on=("dev", "test"), rescoring_counts=False, loss=0.01, margin=0.02,
+    ),
+    map=SpaceMap(
+        method="tsne", notice="", neighbours=2,
+        points=(
+            *(MapPoint(chunk.id, "chunk", chunk.source, chunk.title) for chunk in CHUNKS),
+            *(MapPoint(query.id, "query", f"handbook/{query.chunk}.md", query.text)
+              for query in QUERIES),
+        ),
+        colours=tuple(f"handbook/c{number}.md" for number in (1, 4, 2, 3, 5, 6)),
+        layouts=tuple(
+            Layout(name, tuple((number * shift % 7, number * number % 5) for number in range(14)),
+                   trust, 0.71, silhouette)
+            for name, shift, trust, silhouette in (("base", 3.0, 0.93, None),
+                                                   ("tuned", 2.0, 0.95, 0.31))
+        ),
+        kept=0.42, chunks=6, queries=8,
+    ),
+    scores=ScoreAdvice(
+        edges=(0.0, 0.25, 0.5, 0.75, 1.0),
+        spreads=(ScoreSpread("base", 8, (1, 3, 3, 1), (2, 4, 2, 0), 0.65),
+                 ScoreSpread("tuned", 8, (0, 1, 2, 5), (3, 4, 1, 0), 0.91)),
+        advice=(
+            ThresholdAdvice(
+                "no-answer", "tuned", "test", "", 70, 8,
+                (Threshold(0.9, 0.97, 0.52, Share(0.875, 0.6, 1.0, 8), Share(0.75, 0.4, 0.95, 8),
+                           Share(0.125, 0.0, 0.5, 8)),
+                 Threshold(0.99, 0.97)),
+            ),
+            ThresholdAdvice("cache", "tuned", "test", "few-paraphrases", 3, 1),
+        ),
+    ),
 )  # fmt: skip
 
 FULL = ReportFacts(
@@ -109,6 +234,11 @@ FULL = ReportFacts(
     chunks=CHUNKS,
     queries=QUERIES,
     qrels=QRELS,
+    breakdowns=BREAKDOWNS,
+    changes=CHANGES,
+    evidence=EVIDENCE,
+    causes=(CauseFacts(code="learning-rate", holds=True, number=0.3, limit=0.15),
+            CauseFacts(code="epochs", holds=False, number=0.01, limit=0.03)),
     passages=1234,
     documents=52,
     counts={"read": Counts(54, 52, 1, 1), "chunk": Counts(240, 236, 4),
@@ -127,10 +257,17 @@ FULL = ReportFacts(
                  *({"step": step, "loss": 2.4 / (1 + step / 25)} for step in range(10, 130, 10)),
                  {"step": 40, "dev": 0.56}, {"step": 80, "dev": 0.63}, {"step": 120, "dev": 0.618}],
         best_step=80, best_score=0.63, base_score=0.43, alpha=0.8, pairs=430, seconds=151.6,
+        curve=[MergeFacts(alpha=alpha, dev=dev, loss=loss, holds=loss <= 0.01, chosen=alpha == 0.8)
+               for alpha, dev, loss in ((0.0, 0.43, 0.0), (0.2, 0.5, -0.002), (0.4, 0.56, 0.0),
+                                        (0.6, 0.6, 0.002), (0.8, 0.63, 0.006), (1.0, 0.64, 0.021))],
+        trials=[TrialFacts(recipe={"learning_rate": 5e-5, "epochs": 2.0}, rung=1, queries=70,
+                           score=0.63, alpha=0.8, seconds=40.0, chosen=True),
+                TrialFacts(recipe={"learning_rate": 2e-4, "epochs": 2.0}, rung=0, queries=70,
+                           score=0.6, alpha=0.6, seconds=20.0)],
         settings={"batch_size": 32, "learning_rate": 2e-5, "epochs": 2},
     ),
     probes=(ProbeFacts(name="general, English", queries=312, before=0.712, after=0.708, low=-0.011,
-                       high=0.003, held=True),
+                       high=0.003, held=True, cosine=0.93, cka=0.98, overlap=0.81),
             ProbeFacts(name="general, Chinese", queries=300, before=0.08, after=0.1, counts=False)),
     notes=("3 PDF pages have no text; no OCR engine is installed.",),
     model="runs/handbook/train/model",
@@ -172,6 +309,36 @@ HOSTILE = (
 )
 
 
+def _evil_look(own, evil):
+    return replace(own, shared=(evil,), codes=(evil,))
+
+
+def _evil_change(change, evil):
+    return replace(change, look=_evil_look(change.look, evil), other_shared=(evil,))
+
+
+def _evil_evidence(evil):
+    space, scores = EVIDENCE.map, EVIDENCE.scores
+    return replace(
+        EVIDENCE,
+        compression=replace(EVIDENCE.compression, system=evil, metric=evil, split=evil),
+        map=replace(
+            space,
+            points=tuple(
+                replace(point, hover=evil[:120], colour=f"{evil}{point.colour}")
+                for point in space.points
+            ),
+            colours=tuple(f"{evil}{colour}" for colour in space.colours),
+            layouts=tuple(replace(layout, system=evil) for layout in space.layouts),
+        ),
+        scores=replace(
+            scores,
+            spreads=tuple(replace(spread, system=evil) for spread in scores.spreads),
+            advice=tuple(replace(advice, system=evil, split=evil) for advice in scores.advice),
+        ),
+    )
+
+
 @pytest.fixture(scope="session")
 def hostile() -> ReportFacts:
     """The same run, with every text of it hostile."""
@@ -205,12 +372,33 @@ def hostile() -> ReportFacts:
                     language=relang[query.language])
             for query in QUERIES
         ),
+        breakdowns=tuple(
+            replace(own, by=by, parts=tuple(replace(part, name=evil) for part in own.parts))
+            for own, by in zip(BREAKDOWNS, (evil, "document"), strict=True)
+        ),
+        changes=replace(
+            CHANGES,
+            most_gained=tuple(_evil_change(change, evil) for change in CHANGES.most_gained),
+            most_lost=tuple(_evil_change(change, evil) for change in CHANGES.most_lost),
+            hardest=tuple(
+                replace(hard, look=_evil_look(hard.look, evil), ranks={evil: 3})
+                for hard in CHANGES.hardest
+            ),
+            codes=(CodeCount(evil, 1, 1, 1),),
+        ),
+        evidence=_evil_evidence(evil),
+        causes=(CauseFacts(code=evil, holds=True, number=1.0, limit=2.0),),
         split_name=evil,
         counts={evil: Counts(1, 1)},
         rejects=(Reject(evil, evil, evil, file=evil, line=3, field=evil, excerpt=evil, item=evil),),
         split=SplitFacts(by="documents", groups={evil: 1}, queries={evil: 2}, dropped={evil: 2},
                          optimistic=True, notes=(evil,)),
-        training=replace(FULL.training, settings={evil: evil}),
+        training=replace(
+            FULL.training,
+            settings={evil: evil},
+            metric=evil,
+            trials=[replace(trial, recipe={evil: evil}) for trial in FULL.training.trials],
+        ),
         probes=(ProbeFacts(name=evil, queries=3, before=0.5, after=0.5, held=False),),
         notes=(evil,),
         missing=(evil,),

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from bs4 import BeautifulSoup
 
 from embedtune.records import Counts, Reject
 from embedtune.report import ReportFacts, SplitFacts, build_report
-from embedtune.results import Difference, Flag
+from embedtune.results import Difference, Flag, Power
 from embedtune.retrieve.fusion import Fusion
 
 
@@ -91,7 +92,7 @@ def test_wins_and_losses_show_the_retrieved_passage_beside_the_right_one(page):
     section = page.find(id="wins")
     assert "5 better, 2 equal, 1 worse." in text_of(section)
     cases = section.find_all("details")
-    gained, lost = cases[0], cases[5]
+    gained, lost = cases[0], cases[2]
     # the Chinese question on rank 6 of the base: 1 - 1 / log2(7) = 0.644
     assert "机器陷泥里了怎么办？ +0.644 Right passage: rank 6 → rank 1" in text_of(gained)
     right, before, after = gained.select(".passage")
@@ -109,16 +110,132 @@ def test_a_question_not_found_before_says_so(page):
     assert "not among the first 100 → rank 2" in text_of(found)
 
 
-def test_means_by_language_are_those_of_its_questions(page):
-    rows = page.find(id="languages").find("tbody").find_all("tr")
-    # zh: before (0 + 0.3869 [rank 6: 0.3562] + 0.5) / 3, after (0.6309 + 1 + 1) / 3
-    assert cells_of(rows[1]) == ["zh", "3", "0.285", "0.877", "+0.592", "3", "0"]
+def test_without_what_evaluation_saw_the_largest_changes_are_found_in_the_scores(full):
+    cases = page_of(replace(full, changes=None)).find(id="wins").find_all("details")
+    assert [text_of(case).split(" Right")[0].split()[-1] for case in cases] == [
+        "+0.644", "+0.631", "+0.569", "+0.500", "+0.369", "−0.500",
+    ]  # fmt: skip
+
+
+def test_what_can_be_seen_of_a_change_stands_under_its_passages(page):
+    gained, _, lost = page.find(id="wins").find_all("details")
+    assert "that the right passage has too: 机器, 泥 (2 of 5)" in text_of(gained)
+    assert "took its place, or lost it, has: 机器" in text_of(gained)
+    assert "longer than the base reads" in text_of(lost)
+    counts = page.find(id="wins").find_all("tbody")[-1]
+    assert cells_of(counts.find_all("tr")[0]) == [
+        "no term in common with the right passage", "1", "0", "0",
+    ]  # fmt: skip
+
+
+def test_parts_have_their_size_and_an_interval_only_where_they_are_large_enough(page):
+    tables = page.find(id="parts").find_all("tbody")
+    rows = [cells_of(row) for row in tables[0].find_all("tr")]
+    assert rows[0][-3:] == ["+0.087 −0.010 … +0.200", "2", "1"]
+    assert rows[1] == ["Chinese", "3", "2", "0.285", "0.877", "+0.592", "3", "0"]
+    assert cells_of(tables[1].find_all("tr")[-1])[:3] == ["4 smaller ones together", "4", "4"]
+
+
+def test_the_index_recommended_is_told_with_its_price(page):
+    said = text_of(page.find(id="dims"))
+    assert "Recommended: 128 dimensions as int8. That is 8 % of the memory at −0.007" in said
+    # 128 bytes, and 1,536 of the full one, times a million
+    assert "a million passages need 128 MB instead of 1.54 GB" in said
+    assert "rescoring has next to nothing to leave out" in said
+    best = page.find(id="dims").find("td", class_="best")
+    assert text_of(best) == "0.838 −0.007 recommended"
+
+
+def test_thresholds_say_what_they_cost_and_why_there_is_none(page):
+    section = page.find(id="thresholds")
+    rows = [cells_of(row) for row in section.find("tbody").find_all("tr")]
+    assert rows[0][1:4] == ["90 %", "0.520", "88 % 60 % … 100 %"]
+    assert rows[1][2] == "not reached; at most 97 %"
+    assert "too few questions ask for the same (3 on dev, 1 on test)" in text_of(section)
+
+
+def test_the_map_shows_the_same_points_twice_with_their_texts(page):
+    section = page.find(id="space")
+    pictures = section.select(".maps svg[role=img]")
+    assert len(pictures) == 2
+    titles = [sorted(title.get_text() for title in one.find_all("title")) for one in pictures]
+    assert titles[0] == titles[1]
+    assert len(titles[0]) == 14
+    assert "发票多久之内要交？" in titles[0]
+    rows = [cells_of(row) for row in section.select("tbody tr")]
+    assert rows == [["Before: base", "0.930", "71 %", "–"],
+                    ["After: tuned", "0.950", "71 %", "+0.310"]]  # fmt: skip
+
+
+def test_a_large_map_is_thinned_by_content_and_keeps_both_kinds(full):
+    space = full.evidence.map
+    points = tuple(
+        replace(space.points[0], id=f"p{n}", kind="query" if n % 4 == 0 else "chunk")
+        for n in range(4000)
+    )
+    layouts = tuple(
+        replace(layout, places=tuple((n % 61, n % 67) for n in range(4000)))
+        for layout in space.layouts
+    )
+    drawn = []
+    for order in (1, -1):
+        own = replace(space, points=points[::order], layouts=tuple(
+            replace(layout, places=layout.places[::order]) for layout in layouts))  # fmt: skip
+        page = page_of(replace(full, evidence=replace(full.evidence, map=own)))
+        assert "750 passages" in text_of(page.find(id="space"))
+        assert "250 questions" in text_of(page.find(id="space"))
+        drawn.append(sorted(p["transform"] for p in page.select("#space svg[role=img]")[0]
+                            .select("path[transform]")))  # fmt: skip
+    assert drawn[0] == drawn[1]
+
+
+def test_the_merge_curve_names_its_point_and_recipes_are_listed(page):
+    rows = [cells_of(row) for row in page.find(id="probe").find_all("tbody")[-1].find_all("tr")]
+    assert rows[4] == ["0.8 chosen", "0.630", "+0.006", "held"]
+    assert rows[5] == ["1", "0.640", "+0.021", "broken"]
+    trials = page.find(id="training").find_all("tbody")[-1].find_all("tr")
+    assert cells_of(trials[0])[0] == "learning_rate 5e-05, epochs 2 chosen"
+
+
+def test_only_causes_that_hold_are_named_with_what_to_do(full, page):
+    said = text_of(page.find(id="causes"))
+    assert "The learning rate is too high (measured 0.3, limit 0.15) Lower" in said
+    assert "epochs" not in said
+    healthy = page_of(replace(full, causes=full.causes[1:])).find(id="causes")
+    assert "None of the known causes" in text_of(healthy)
+    assert "Not part of this run." in text_of(page_of(replace(full, causes=None)).find(id="causes"))
+
+
+def test_what_would_settle_an_open_verdict_is_a_number_of_questions(concluded):
+    base = Difference(0.01, -0.02, 0.04, 0.4, 0.4, 100, 20)
+    open_ = {"differences": {"base": base}}
+    page = page_of(concluded("inconclusive", **open_, power=Power(0.015, 0.045, 0.01, 380, 1900)))
+    said = text_of(page.find(id="verdict"))
+    assert "Add about 1 800 test questions (1 900 in all)" in said
+    assert "about 360 further documents" in said
+    assert "a gain of about 0.045 or more" in text_of(page.find(id="systems"))
+    never = page_of(concluded("inconclusive", **open_, power=Power(0.015, 0.045, 0.01, None, None)))
+    assert "no realistic number would settle it" in text_of(never.find(id="verdict"))
+
+
+def test_the_markdown_holds_the_same_facts_and_no_markup_of_the_data(full, hostile):
+    text = build_report(full).markdown
+    assert "## Verdict: Ship" in text
+    assert "| runs/handbook/train/model (candidate) | 0.845 |" in text
+    assert "**Recommended: 128 dimensions as int8." in text
+    assert "\n\n\n" not in text
+    evil = build_report(hostile).markdown
+    assert not re.search(r"(?<!\\)<(script|img|iframe|svg|a )", evil)
+    assert not re.search(r"(?<!\\)\]\(", evil)
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\ufeff\x00\x1b\ud800]", evil)
 
 
 def test_dimensions_recommend_the_smallest_that_keeps_the_quality(full, page):
-    assert "128 of 384 dimensions keep 99" in text_of(page.find(id="dims"))
-    one = tuple(replace(system, dims={}) for system in full.systems)
-    assert "Not part of this run." in text_of(page_of(replace(full, systems=one)).find(id="dims"))
+    bare = replace(full, evidence=None)
+    assert "128 of 384 dimensions keep 99" in text_of(page_of(bare).find(id="dims"))
+    assert "keep 99" not in text_of(page.find(id="dims"))  # the grid recommends
+    one = replace(bare, systems=tuple(replace(system, dims={}) for system in full.systems))
+    assert "Not part of this run." in text_of(page_of(one).find(id="dims"))
 
 
 def test_rejects_are_counted_all_and_listed_up_to_fifty(full):
@@ -220,7 +337,12 @@ def test_the_summary_is_strict_json_with_the_same_facts(full):
     assert next(iter(summary["wins"]["queries_gained"])) == "q5"
     assert list(summary["wins"]["queries_lost"]) == ["q6"]
     assert summary["counts"]["read"]["rejected"] == 1
-    assert summary["breakdown"]["language"]["zh"]["queries"] == 3
+    assert summary["breakdown"][0]["parts"][1]["queries"] == 3
+    assert summary["evidence"]["compression"]["recommended"]["memory"] == 128
+    assert summary["evidence"]["map"]["points"] == 14
+    assert summary["changes"]["most_lost"][0]["look"]["query"] == "q6"
+    assert [cause["code"] for cause in summary["causes"] if cause["holds"]] == ["learning-rate"]
+    assert summary["training"]["curve"][4]["chosen"] is True
 
 
 def test_the_same_facts_give_the_same_page(full):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from embedtune.report import ReportFacts, model_card
+from embedtune.report import LANGUAGES, ReportFacts, model_card
 
 
 def parts_of(card):
@@ -24,6 +24,35 @@ def test_the_front_matter_is_what_model_hubs_read(full):
         "dimension 384", "dimension 256", "dimension 128", "dimension 64",
     ]  # fmt: skip
     assert results[0]["metrics"] == [{"type": "ndcg@10", "name": "nDCG@10", "value": 0.8452}]
+
+
+def test_the_hub_reads_the_front_matter_and_every_result(full):
+    from huggingface_hub import ModelCard
+
+    facts = replace(full, license="apache-2.0", dataset="owner/questions")
+    card = ModelCard(model_card(facts, LANGUAGES["zh"]))
+    data = card.data
+    assert (data.license, data.library_name) == ("apache-2.0", "sentence-transformers")
+    assert data.pipeline_tag == "sentence-similarity"
+    assert data.language == ["en", "zh"]
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert data.datasets == ["owner/questions"]
+    assert data.model_name == "model"
+    # 4 dimensions; only nDCG@10 was measured of them
+    results = [(own.task_type, own.metric_type, own.metric_value) for own in data.eval_results]
+    assert results == [
+        ("information-retrieval", "ndcg@10", value) for value in (0.8452, 0.8532, 0.8372, 0.7672)
+    ]
+    assert {own.dataset_type for own in data.eval_results} == {"custom"}
+    assert len({own.dataset_name for own in data.eval_results}) == 4
+
+
+def test_a_hostile_card_is_read_by_the_hub_too(hostile):
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(model_card(hostile)).data
+    assert data.pipeline_tag == "sentence-similarity"
+    assert data.eval_results
 
 
 def test_the_body_tells_result_use_and_limits(full):

@@ -358,8 +358,8 @@ def test_lora_is_refused_where_it_cannot_be(tiny_model, monkeypatch):
 
 
 def test_adapters_take_a_higher_learning_rate():
-    assert peak_rate(TrainingSettings()) == 5e-5
-    assert peak_rate(TrainingSettings(lora=LORA)) == 2e-4
+    assert peak_rate(TrainingSettings()) == 1e-4
+    assert peak_rate(TrainingSettings(lora=LORA)) == 4e-4
     assert peak_rate(TrainingSettings(lora=LORA, learning_rate=1e-3)) == 1e-3
 
 

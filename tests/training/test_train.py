@@ -232,17 +232,18 @@ def test_damaged_checkpoint_is_set_aside_and_the_older_one_used(tmp_path, damage
 
 def test_auto_values_follow_the_data():
     settings = TrainingSettings(device="cpu")
-    assert plan_training(settings, 500, 384).epochs == 4
+    assert plan_training(settings, 999, 384).epochs == 6
     assert plan_training(settings, 4999, 384).epochs == 4
     assert plan_training(settings, 5000, 384).epochs == 2
     assert plan_training(settings, 20_000, 384).epochs == 1
     plan = plan_training(settings, 20, 384)
-    assert (plan.batch_size, plan.dimensions) == (10, (384, 256, 128, 64))
+    assert (plan.batch_size, plan.dimensions) == (6, (384, 256, 128, 64))
     sizes = {n: plan_training(settings, 500, 384, negatives=n) for n in (0, 1, 2, 4, 9, 50)}
-    assert [plan.batch_size for plan in sizes.values()] == [32, 32, 26, 16, 8, 8]
+    assert [plan.batch_size for plan in sizes.values()] == [96, 96, 80, 48, 24, 8]
     assert sizes[4].negatives_per_pair == 4
     few = plan_training(TrainingSettings(negatives_per_pair=1, device="cpu"), 500, 384, negatives=9)
-    assert (few.negatives_per_pair, few.batch_size) == (1, 32)
+    assert (few.negatives_per_pair, few.batch_size) == (1, 96)
+    assert plan_training(settings, 500, 384, whole=True).batch_size == 32
     assert plan_training(settings, 500, 1024).dimensions == (1024, 512, 256, 128, 64)
     assert plan_training(TrainingSettings(matryoshka="off", device="cpu"), 500, 384).dimensions == (
         384,

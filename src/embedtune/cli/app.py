@@ -14,7 +14,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (runs.demo, runs.init, runs.run, runs.status, runs.report, runs.review):
+for command in (
+    runs.demo,
+    runs.init,
+    runs.run,
+    runs.status,
+    runs.report,
+    runs.review,
+    runs.diagnose,
+):
     app.command()(command)
 for command in (
     data.read,
@@ -27,6 +35,7 @@ for command in (
 ):
     app.command()(command)
 for command in (
+    models.candidates,
     models.train,
     models.merge,
     models.distil,

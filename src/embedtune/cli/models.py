@@ -1,4 +1,4 @@
-"""Commands over models: train, merge, distil, evaluate, compare, search."""
+"""Commands over models: candidates, train, merge, distil, evaluate, compare, search."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +22,43 @@ from embedtune.cli.options import (
 )
 
 Require = Annotated[str, typer.Option("--require", help="Verdicts that are good enough; else 9.")]
+
+
+def candidates(
+    data: Data,
+    models: Annotated[
+        list[str],
+        typer.Argument(help="[label=]MODEL, static; without any, those of the config and at hand."),
+    ] = [],  # noqa: B006  (typer copies it)
+    axes: Annotated[
+        str,
+        typer.Option("--try", help="Of the one taken, some of pooling,prompts,prefix."),
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="YAML file for the settings chosen.")
+    ] = None,
+    columns: Columns = "",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Rank base models on dev before any training: quality, speed, size, licence, languages.
+
+    Example: embedtune candidates --data data/ all-MiniLM-L6-v2 BAAI/bge-small-en-v1.5 static
+    """
+    from embedtune.cli.candidates import candidates_text
+    from embedtune.pipeline.candidates import rank_candidates
+
+    settings = load_settings(config, overrides, columns)
+    wanted = [axis.strip() for axis in axes.split(",") if axis.strip()]
+    found = rank_candidates(data, models, settings, Console(quiet=quiet), axes=wanted, out=out)
+    emit(
+        {"data": str(data), **found.as_json()},
+        as_json=json,
+        text=lambda: candidates_text(found),
+    )
+    return 4 if found.unusable else 0
 
 
 def train(

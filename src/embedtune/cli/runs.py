@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedtune.cli.console import Console, emit, table
-from embedtune.cli.options import Config, Json, Minutes, Overrides, Quiet, within
-from embedtune.errors import ConfigError, NothingUsable, RequirementError
+from embedtune.cli.options import (
+    Columns,
+    Config,
+    Json,
+    Minutes,
+    Overrides,
+    Quiet,
+    load_settings,
+    within,
+)
+from embedtune.errors import ConfigError, IntegrityError, NothingUsable, RequirementError
 
 if TYPE_CHECKING:
+    from embedtune.evaluation.diagnose import Diagnosis
     from embedtune.queries import Preview
 
 Require = Annotated[
@@ -194,19 +204,119 @@ def status(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    run: Annotated[Path | None, typer.Argument(help="Run directory.")] = None,
+    language: Annotated[
+        str, typer.Option("--language", help="en or zh; else as the run's settings say.")
+    ] = "",
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", help="Two run directories: what differs between them."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Write report.html anew from what a run directory holds, whole or not.
+    """Write report.html, report.md and report.json anew from what a run directory holds, whole or
+    not; or say what differs between two runs in data, settings and results.
 
-    Example: embedtune report runs/run
+    Figures of different data, splits or measures are not compared: their differences are listed,
+    and the exit code is 7.
+
+    Example: embedtune report runs/run && embedtune report --compare runs/one runs/other
     """
-    from embedtune.files import read_json
-    from embedtune.pipeline.report import write_report
+    from embedtune.report import LANGUAGES
 
-    _check_run(run)
-    path = write_report(run)
-    emit(read_json(run / "report.json"), as_json=json, text=lambda: str(path))
+    if language and language not in LANGUAGES:
+        raise ConfigError(f"--language: must be one of {', '.join(LANGUAGES)}")
+    if run is not None and compare is None:
+        from embedtune.files import read_json
+        from embedtune.pipeline.report import write_report
+
+        _check_run(run)
+        path = write_report(run, language=language)
+        emit(read_json(run / "report.json"), as_json=json, text=lambda: str(path))
+    elif compare is not None and run is None:
+        from embedtune.pipeline.comparing import compare_runs
+
+        for one in compare:
+            _check_run(one)
+        found, texts = compare_runs(*compare), LANGUAGES[language or "en"]
+        emit(found.as_json(), as_json=json, text=lambda: found.text(texts))
+        if found.faults:
+            told = "; ".join(found.told(fault, texts) for fault in found.faults)
+            raise IntegrityError(f"{compare[0]}, {compare[1]}: figures not comparable: {told}")
+    else:
+        raise ConfigError("report: give a run directory, or --compare and two of them")
+
+
+def diagnose(
+    run: Annotated[Path | None, typer.Argument(help="Run directory.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Without a run: the data set.")
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", help="The untuned model.")] = None,
+    tuned: Annotated[Path | None, typer.Option("--tuned", help="Folder of the tuned one.")] = None,
+    columns: Columns = "",
+    config: Config = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Why tuning did not help, or hurt: the known causes, each measured, the likeliest first.
+
+    Example: embedtune diagnose runs/run
+    """
+    from embedtune.pipeline.diagnose import diagnose_models, diagnose_run
+
+    console = Console(quiet=quiet)
+    if run is not None and data is base is tuned is None:
+        _check_run(run)
+        found = diagnose_run(run, console)
+    elif run is None and data is not None and base is not None and tuned is not None:
+        settings = load_settings(config, overrides, columns)
+        found = diagnose_models(data, base, tuned, settings, console)
+    else:
+        raise ConfigError("name a run directory, or --data, --base and --tuned, all three")
+    emit(found.as_json(), as_json=json, text=lambda: diagnosis_text(found))
+    return 0
+
+
+def diagnosis_text(found: "Diagnosis") -> str:
+    """The causes that hold, each with its number and what to do, for people."""
+    from embedtune.report.texts import LANGUAGES
+
+    texts = LANGUAGES["en"]
+    gains = {"train": found.train, "dev": found.dev, "test": found.test}
+    lines = [
+        f"{split}: {gain.before:.3f} → {gain.after:.3f} ({gain.queries} queries)"
+        for split, gain in gains.items()
+        if gain is not None
+    ]
+    for place, cause in enumerate(found.named, 1):
+        number = texts["causes.number"].format(number=f"{cause.number:.3g}",
+                                               limit=f"{cause.limit:.3g}")  # fmt: skip
+        follows = f"; follows from: {texts[f'cause.{cause.after}']}" if cause.after else ""
+        what = WHAT[cause.code]
+        lines += ["", f"{place}. {texts[f'cause.{cause.code}']} ({what}: {number}{follows})",
+                  f"   {texts[f'cause.{cause.code}.do']}"]  # fmt: skip
+    if not found.named:
+        lines += ["", texts["causes.none"]]
+    if found.unmeasured:
+        lines += ["", f"not measured: {', '.join(found.unmeasured)}"]
+    return "\n".join(lines)
+
+
+WHAT = {  # the number of each cause
+    "test-set": "the best untuned system, in times of chance",
+    "unknown-tokens": "share of the tokens that are unknown",
+    "truncation": "share of the tokens that are never read",
+    "pooling": "nDCG gained by another pooling of the same weights",
+    "prompts": "nDCG gained by other prompts with the same weights",
+    "false-negatives": "share of the negatives that look like answers; of a batch, how many",
+    "learning-rate": "nDCG on dev lost on the way from the base",
+    "epochs": "nDCG on dev lost since its best",
+    "collapse": "mean cosine of different passages",
+    "query-gap": "how far the queries of training are from those of the test",
+    "ceiling": "nDCG of the base",
+}
 
 
 def review(

@@ -27,7 +27,7 @@ from embedtune.evaluation.systems import (
 from embedtune.records import Query, RetrievalSet, content_id
 from embedtune.results import SystemScores
 from embedtune.retrieve.bm25 import BM25
-from embedtune.retrieve.dense import Neighbours, check_vectors, nearest
+from embedtune.retrieve.dense import Neighbours, check_vectors, nearest_at
 from embedtune.retrieve.fusion import CHOICES, DEPTH, Fusion, FusionMethod, fuse
 from embedtune.retrieve.order import Ranking
 from embedtune.retrieve.rerank import Reranker, rerank
@@ -211,10 +211,10 @@ class Evaluator:
             fusion: For hybrids; without it, see ``best_fusion``.
         """
         facts: dict[str, Any] = {"system": system.label, "model": system.model}
-        rankings = self._ranked(system, split, fusion, facts)
         dims: dict[int, dict[str, float]] = {}
         if system.kind in ("dense", "api") and system.precision == "float32":
             dims = self._dims(self.embedder(system), split)
+        rankings = self._ranked(system, split, fusion, facts)
         return self._scores(system.label, system.kind, rankings, split, dims, facts)
 
     def score_embedder(self, embedder: Embedder, split: str) -> float:
@@ -224,7 +224,7 @@ class Evaluator:
         judged = self.judgements(split)
         asked = self._checked(embedder, [self._queries[id].text for id in judged], "query")
         dimension = self._wanted_dimension(embedder, vectors)
-        rankings = self._search(embedder, asked, vectors, list(judged), dimension)
+        rankings = self._search(embedder, asked, vectors, list(judged), [dimension])[dimension]
         return float(self._values(rankings, split, (self.settings.metric,))[0][0].mean())
 
     def score_rankings(
@@ -294,7 +294,7 @@ class Evaluator:
             raise ConfigError(
                 f"evaluation.dimension: {wanted} is above the {own} dimensions of {embedder.name}"
             )
-        return wanted
+        return None if wanted == own else wanted
 
     def _checked(self, embedder: Embedder, texts: list[str], role: Any) -> Matrix:
         vectors = embedder.embed(texts, role)
@@ -358,13 +358,21 @@ class Evaluator:
         return self._rankings[key]
 
     def _dense(self, embedder: Embedder, split: str, dimension: int | None) -> dict[str, Ranking]:
-        key = (f"{embedder.name} {dimension or ''}", split)
-        if key not in self._rankings:
-            self._rankings[key] = self._search(
+        return self._at_dimensions(embedder, split, [dimension])[dimension]
+
+    def _at_dimensions(
+        self, embedder: Embedder, split: str, dimensions: Iterable[int | None]
+    ) -> dict[int | None, dict[str, Ranking]]:
+        """The rankings at each dimension (None: all of the vector), in one pass over the corpus."""
+        keys = {dim: (f"{embedder.name} {dim or ''}", split) for dim in dimensions}
+        missing = [dim for dim, key in keys.items() if key not in self._rankings]
+        if missing:
+            found = self._search(
                 embedder, self._asked_vectors(embedder, split), self._chunk_vectors(embedder),
-                list(self.judgements(split)), dimension,
+                list(self.judgements(split)), missing,
             )  # fmt: skip
-        return self._rankings[key]
+            self._rankings.update({keys[dim]: rankings for dim, rankings in found.items()})
+        return {dim: self._rankings[key] for dim, key in keys.items()}
 
     def _quantised(
         self, embedder: Embedder, split: str, dimension: int | None, precision: Precision
@@ -385,14 +393,14 @@ class Evaluator:
 
     def _search(
         self, embedder: Embedder, asked: Matrix, vectors: Matrix, queries: list[str],
-        dimension: int | None,
-    ) -> dict[str, Ranking]:  # fmt: skip
-        ids = list(self._entries)
-        found = nearest(
-            asked, vectors, ids, self._depth, similarity=self._similarity(embedder),
-            dimension=dimension,
+        dimensions: Sequence[int | None],
+    ) -> dict[int | None, dict[str, Ranking]]:  # fmt: skip
+        ids, own = list(self._entries), vectors.shape[1]
+        found = nearest_at(
+            asked, vectors, ids, self._depth, [dim or own for dim in dimensions],
+            similarity=self._similarity(embedder),
         )  # fmt: skip
-        return _named_rows(queries, found, ids)
+        return {dim: _named_rows(queries, found[dim or own], ids) for dim in dimensions}
 
     @property
     def _depth(self) -> int:
@@ -453,11 +461,14 @@ class Evaluator:
     def _dims(self, embedder: Embedder, split: str) -> dict[int, dict[str, float]]:
         own = self._chunk_vectors(embedder).shape[1]
         names = self.settings.metrics
+        wanted = [None if dim == own else dim for dim in matryoshka_dimensions(embedder, own)]
+        chosen = self._chosen_dimension(embedder)
+        every = self._at_dimensions(embedder, split, [*wanted, chosen])
         measured = {}
-        for dim in matryoshka_dimensions(embedder, own):
-            rankings = self._dense(embedder, split, None if dim == own else dim)
+        for dim in wanted:
+            rankings = every[dim]
             values, _ = self._values(rankings, split, names)
-            measured[dim] = {n: float(v.mean()) for n, v in zip(names, values, strict=True)}
+            measured[dim or own] = {n: float(v.mean()) for n, v in zip(names, values, strict=True)}
         return measured
 
     def _scores(

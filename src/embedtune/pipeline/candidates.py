@@ -12,7 +12,7 @@ from embedtune.embed import Embedder
 from embedtune.embed.checks import is_plain_encoder
 from embedtune.embed.facts import ModelFacts, facts_in, facts_of_static
 from embedtune.embed.remote import Purse
-from embedtune.embed.tokens import Tokens
+from embedtune.embed.tokens import NO_LIMIT, Tokens, WordTokens
 from embedtune.errors import ConfigError, EmbedtuneError, IntegrityError, ResourceError
 from embedtune.evaluation.candidates import (
     Candidate,
@@ -23,7 +23,6 @@ from embedtune.evaluation.candidates import (
     ranked,
 )
 from embedtune.evaluation.compare import difference
-from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.systems import System, parse_systems
 from embedtune.files import visible, write_text
 from embedtune.pipeline.console import Console
@@ -32,7 +31,7 @@ from embedtune.pipeline.measures import measure_triplet_rows
 from embedtune.pipeline.models import vector_store
 from embedtune.pipeline.openers import Openers
 from embedtune.pipeline.stored import Dataset, load_given
-from embedtune.pipeline.trying import AXES, Axis, Tuning, try_axes
+from embedtune.pipeline.trying import AXES, Axis, Tuning, evaluator_of, try_axes
 from embedtune.pipeline.tune import UNKNOWN_SHARE
 from embedtune.pipeline.untrained import is_static, opener, tokens_of
 from embedtune.records import Chunk, unusable
@@ -108,9 +107,7 @@ def rank_candidates(
         )
     if out is not None and (out.exists() or out.suffix not in (".yaml", ".yml")):
         raise ConfigError(f"--out {out}: expected a new .yaml file")
-    given = load_given(
-        data, settings.split, columns=settings.columns, settings=settings.source
-    )
+    given = load_given(data, settings.split, columns=settings.columns, settings=settings.source)
     with Store(vector_store()) as store:
         openers = Openers(store, console, pooling=settings.model.pooling,
                           purse=Purse(settings.embedding))  # fmt: skip
@@ -147,11 +144,11 @@ def models_at_hand(settings: RunSettings) -> tuple[str, ...]:
 
 
 def _cached_names() -> Iterator[str]:
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return
     for repository in sorted(repositories, key=lambda own: own.repo_id):
@@ -219,29 +216,21 @@ def rank_bases(
     """
     own = settings.evaluation
 
-    def evaluator_with(embedder: Embedder | None) -> Evaluator:
-        return Evaluator(
-            given.data, own, groups=given.groups or None, near_duplicates=given.twins,
-            embedder_of=lambda system: embedder or open_for(given.data.chunks)(system),
-            allow_collapsed=True,
-        )  # fmt: skip
-
-    plain = evaluator_with(None)
+    plain = evaluator_of(given, own)
     bm25 = plain.score(System("bm25", "bm25"), SPLIT)
     groups = plain.groups(SPLIT)
     found = []
     for system in systems:
         try:
-            one = _measured(system, given, settings, console, evaluator_with, open_for, timed)
+            one = _measured(system, given, settings, console, open_for, timed)
         except (EmbedtuneError, MemoryError) as error:
             one = _failed(system, error)
-            console.say(f"  {visible(system.label)} cannot be measured: {one.error}")
+            console.say(f"  {system.label} cannot be measured: {one.error}")
         else:
             if one.scores:
                 one = replace(one, over_bm25=difference(one.scores, bm25, groups, own))
                 console.say(
-                    f"  {visible(one.name)}: {own.metric} {one.scores.metrics[own.metric]:.3f} "
-                    f"on {SPLIT}"
+                    f"  {one.name}: {own.metric} {one.scores.metrics[own.metric]:.3f} on {SPLIT}"
                 )
         found.append(one)
     if not any(one.scores for one in found):
@@ -259,26 +248,29 @@ def _measured(
     given: Dataset,
     settings: RunSettings,
     console: Console,
-    evaluator_with: Callable[[Embedder], Evaluator],
     open_for: Open,
     timed: bool,
 ) -> Candidate:
     chunks = given.data.chunks
-    tokens = tokens_of(system.model) if system.embedder == "local" else None
+    tokens: Tokens | None = None
     facts = ModelFacts()
-    if tokens and not is_static(system.model):
+    made = system.embedder == "local" and is_static(system.model)
+    if made:
+        tokens = WordTokens(NO_LIMIT)
+    elif system.embedder == "local":
         from embedtune.embed.models import resolve_model
 
+        tokens = tokens_of(system.model)
         folder = resolve_model(system.model).path
         facts = facts_in(folder, tokens)
         if is_plain_encoder(folder) and not system.pooling:
             system = replace(system, pooling=PLAIN_POOLING)
     embedder = open_for(chunks)(system)
-    evaluator = evaluator_with(embedder)
+    evaluator = evaluator_of(given, settings.evaluation, embedder=embedder)
     scores = evaluator.score(system, SPLIT)
     asked = evaluator.queries(SPLIT)
     raw = getattr(embedder, "embedder", embedder)  # without the memory of a store
-    if is_static(system.model):
+    if made:
         facts = facts_of_static(raw.model)
     dimension = evaluator.vectors(system)[1].shape[1]
     triplets = ()
@@ -316,9 +308,7 @@ def _unknown_share(chunks: Sequence[Chunk], tokens: Tokens) -> float:
 
 def _failed(system: System, error: EmbedtuneError | MemoryError) -> Candidate:
     known = error if isinstance(error, EmbedtuneError) else ResourceError("out of memory")
-    return Candidate(
-        system.label, system, error="; ".join(known.lines), exit_code=known.exit_code
-    )
+    return Candidate(system.label, system, error="; ".join(known.lines), exit_code=known.exit_code)
 
 
 def _none_left(found: Sequence[Candidate]) -> EmbedtuneError:
@@ -334,12 +324,6 @@ def _none_left(found: Sequence[Candidate]) -> EmbedtuneError:
     return kind("no model could be measured: " + "; ".join(messages))
 
 
-def best_base(
-    given: Dataset, settings: RunSettings, console: Console, open_for: Open
-) -> Ranking | None:
-    """Which of several bases to train; None where there is but one."""
-    names = settings.model.base
-    if len(names) == 1:
-        return None
-    systems = [_begun(local(name, name), settings.model) for name in names]
-    return rank_bases(given, systems, settings, console, open_for)
+def bases_of(settings: RunSettings) -> tuple[System, ...]:
+    """Those of ``model.base``, as systems."""
+    return tuple(_begun(local(name, name), settings.model) for name in settings.model.base)

@@ -7,6 +7,8 @@ from pathlib import Path
 from embedtune.embed import Embedder
 from embedtune.embed.tokens import Tokens
 from embedtune.evaluation import health
+from embedtune.evaluation.breakdown import breakdowns
+from embedtune.evaluation.changes import changes
 from embedtune.evaluation.compare import choose, compare, hold_contest
 from embedtune.evaluation.evaluate import (
     EvaluationSettings,
@@ -20,7 +22,7 @@ from embedtune.evaluation.forgetting import ProbeResult, ask_probes, open_probes
 from embedtune.language import language_of
 from embedtune.pipeline.tune import probe_sets
 from embedtune.records import RetrievalSet
-from embedtune.results import Flag, SystemScores, Verdict
+from embedtune.results import Breakdown, Changes, Flag, SystemScores, Verdict
 from embedtune.retrieve.fusion import Fusion
 from embedtune.retrieve.rerank import Reranker
 
@@ -39,6 +41,8 @@ class Judgement:
     chance: dict[str, float]
     clean: tuple[SystemScores, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    breakdowns: tuple[Breakdown, ...] = ()  # of candidate and base; empty where they are one
+    changes: Changes | None = None
 
 
 def judge(
@@ -117,6 +121,18 @@ def judge(
         settings=settings,
     )
     clean_ids = [query.id for query in queries if query.id not in set(affected)]
+    texts = {"queries": queries, "chunks": data.chunks, "qrels": judgements}
+    parts: tuple[Breakdown, ...] = ()
+    changed = None
+    if candidate:
+        pair = (contest.base, contest.candidate)
+        parts = breakdowns(
+            *pair, settings.metric, **texts, groups=evaluator.groups(split), seed=settings.seed
+        )
+        changed = changes(
+            *pair, shown.values(), settings.metric, **texts, tokens=tokens,
+            near_duplicates=near_duplicates,
+        )  # fmt: skip
     return Judgement(
         verdict=verdict,
         systems=tuple(shown.values()),
@@ -128,6 +144,8 @@ def judge(
         clean=tuple(restricted(scores, clean_ids) for scores in shown.values())
         if affected and clean_ids
         else (),
+        breakdowns=parts,
+        changes=changed,
     )
 
 

@@ -8,8 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from embedtune.files import read_jsonl, write_json, write_text
+from embedtune.files import read_json, read_jsonl, write_json, write_text
 from embedtune.pipeline.audit import load_audit
+from embedtune.pipeline.evidence import load_evidence
 from embedtune.pipeline.stored import (
     AUDIT,
     CHUNKS,
@@ -28,15 +29,20 @@ from embedtune.pipeline.stored import (
 )
 from embedtune.records import Counts, Reject
 from embedtune.report import (
+    LANGUAGES,
+    CauseFacts,
+    MergeFacts,
     ProbeFacts,
     ReportFacts,
     SplitFacts,
     TrainingFacts,
+    TrialFacts,
     build_report,
     model_card,
 )
 from embedtune.run import StageFolder
 
+DIAGNOSIS = "diagnosis.json"
 PACKAGES = ("embedtune", "torch", "sentence-transformers", "transformers", "numpy")
 UNITS = {"document": "documents", "section": "sections", "block": "blocks"}
 STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", FILTERED: "filter",
@@ -44,16 +50,37 @@ STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", FILTERED
                EVALUATION: "evaluate"}  # fmt: skip
 
 
-def write_report(run: Path, command: str = "") -> Path:
-    """Write ``report.html``, ``report.json`` and the model card beside the stages of ``run``."""
+def write_report(run: Path, command: str = "", language: str = "") -> Path:
+    """Write ``report.html``, ``report.md``, ``report.json`` and the model card beside the stages of
+    ``run``, in ``language``, or else in that of the run's settings (``report.language``)."""
     facts = collect(run, command)
-    report = build_report(facts)
+    texts = LANGUAGES[language or _language(run)]
+    report = build_report(facts, texts)
     path = run / "report.html"
     write_text(path, report.html)
+    write_text(run / "report.md", report.markdown)
     write_json(run / "report.json", report.summary)
     if facts.verdict is not None and facts.training is not None:
-        write_text(run / "model-card.md", model_card(facts))
+        write_text(run / "model-card.md", model_card(facts, texts))
     return path
+
+
+def _language(run: Path) -> str:
+    language = _setting(run, "report", "language")
+    return language if isinstance(language, str) and language in LANGUAGES else "en"
+
+
+def _setting(run: Path, *field: str) -> object:
+    """A setting of the run; None where it has none that can be read: a report is made of any."""
+    import yaml
+
+    try:
+        found = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+        for part in field:
+            found = found[part]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    return found
 
 
 def collect(run: Path, command: str = "") -> ReportFacts:
@@ -94,7 +121,7 @@ def collect(run: Path, command: str = "") -> ReportFacts:
     if TRAINING in stages:
         facts.update(_training(run, stages[TRAINING]))
     if EVALUATION in stages:
-        facts.update(_evaluation(run))
+        facts.update(_evaluation(run), causes=_causes(run))
     config = run / "config.yaml"
     return ReportFacts(
         title=run.name,
@@ -104,6 +131,7 @@ def collect(run: Path, command: str = "") -> ReportFacts:
         notes=list(dict.fromkeys(notes)),
         command=command or f"embedtune run -c {config}",
         settings=config.read_text("utf-8") if config.exists() else "",
+        dataset=str(_setting(run, "data") or "").partition("hf:")[2],
         versions={
             **{name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
@@ -137,6 +165,8 @@ def _training(run: Path, stage: StageFolder) -> dict[str, Any]:
             base_score=facts["base_score"],
             metric=facts.get("metric", "ndcg@10"),
             alpha=facts["alpha"],
+            curve=_curve(stage.path / "merge.json", facts["alpha"]),
+            trials=_trials(facts.get("search")),
             pairs=plan["pairs"],
             seconds=stage.manifest["seconds"],
             settings={
@@ -148,6 +178,54 @@ def _training(run: Path, stage: StageFolder) -> dict[str, Any]:
     return known
 
 
+def _curve(file: Path, chosen: float | None) -> list[MergeFacts]:
+    return [
+        MergeFacts(
+            alpha=row["alpha"],
+            dev=row["dev"],
+            loss=row["probe_loss"],
+            holds=row["holds"],
+            chosen=row["alpha"] == chosen,
+        )
+        for row in (read_json(file) if file.is_file() else ())
+    ]
+
+
+def _trials(search: Mapping[str, Any] | None) -> list[TrialFacts]:
+    """The recipes that a search tried; the last round of the one taken is marked."""
+    if not search:
+        return []
+    taken = [row["rung"] for row in search["trials"] if row["candidate"] == search["candidate"]]
+    return [
+        TrialFacts(
+            recipe=row["candidate"],
+            rung=row["rung"],
+            queries=row["queries"],
+            score=row["score"],
+            alpha=row["alpha"],
+            seconds=row["seconds"],
+            chosen=row["candidate"] == search["candidate"] and row["rung"] == max(taken),
+        )
+        for row in search["trials"]
+    ]
+
+
+def _causes(run: Path) -> list[CauseFacts] | None:
+    """What ``embedtune diagnose`` left; None where it was not asked."""
+    if not (run / DIAGNOSIS).is_file():
+        return None
+    found = read_json(run / DIAGNOSIS)
+    return [
+        CauseFacts(
+            code=row["code"],
+            holds=row["code"] in found["named"],
+            number=row["number"],
+            limit=row["limit"],
+        )
+        for row in found["causes"]
+    ]
+
+
 def _evaluation(run: Path) -> dict[str, Any]:
     judgement = load_judgement(run / EVALUATION)
     return {
@@ -155,6 +233,9 @@ def _evaluation(run: Path) -> dict[str, Any]:
         "systems": judgement.systems,
         "clean": judgement.clean,
         "fusion": judgement.fusion,
+        "breakdowns": judgement.breakdowns,
+        "changes": judgement.changes,
+        "evidence": load_evidence(run / EVALUATION),
         "probes": [
             ProbeFacts(
                 name=probe.name,
@@ -165,6 +246,9 @@ def _evaluation(run: Path) -> dict[str, Any]:
                 high=-probe.low,
                 counts=probe.counted,
                 held=probe.holds,
+                cosine=probe.drift and probe.drift.cosine,
+                cka=probe.drift and probe.drift.cka,
+                overlap=probe.drift and probe.drift.overlap,
             )
             for probe in judgement.probe
         ],

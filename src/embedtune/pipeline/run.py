@@ -17,6 +17,7 @@ from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.evaluation.systems import parse_systems
 from embedtune.files import visible, write_bytes, write_text
 from embedtune.pipeline.audit import audit_dataset
+from embedtune.pipeline.candidates import bases_of, rank_bases
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.evidence import gather_evidence, save_evidence
 from embedtune.pipeline.judge import Judgement, judge, local
@@ -433,20 +434,13 @@ class _Stages:
             return self.directory.stage(TRAINING, recipe, build)
 
     def _best_base(self, loaded: Dataset) -> str:
-        """Of several base models the one with the best dev score."""
+        """Of several base models the one to train, as ``embedtune candidates`` picks it."""
         names = self.settings.model.base
         if len(names) == 1:
             return names[0]
-        evaluator = Evaluator(
-            loaded.data, self.settings.evaluation, near_duplicates=loaded.twins,
-            embedder_of=self._opener(loaded.data.chunks),
-        )  # fmt: skip
-        metric = self.settings.evaluation.metric
-        scores = {}
-        for name in names:
-            scores[name] = evaluator.score(local(name, name), "dev").metrics[metric]
-            self.console.say(f"  {name}: {metric} {scores[name]:.3f} on dev")
-        return max(scores, key=scores.__getitem__)
+        found = rank_bases(loaded, bases_of(self.settings), self.settings, self.console,
+                           self._opener)  # fmt: skip
+        return found.pick.name if found.pick else names[0]
 
     def evaluation(self, dataset: StageFolder, training: StageFolder) -> StageFolder:
         from embedtune.embed.tokens import load_tokens

@@ -14,7 +14,7 @@ from embedtune.embed.facts import prompts_in
 from embedtune.embed.loading import own_pooling
 from embedtune.errors import EmbedtuneError
 from embedtune.evaluation.compare import difference
-from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
 from embedtune.evaluation.statistics import holm
 from embedtune.evaluation.systems import System
 from embedtune.files import visible
@@ -48,7 +48,8 @@ class Tuning:
         """The part of a configuration that says so; a folder is written from the root."""
         name = self.system.model
         folder = Path(name).expanduser()
-        model: dict[str, Any] = {"base": str(folder.resolve()) if folder.is_dir() else name}
+        is_folder = folder.is_dir() and not is_static(name)
+        model: dict[str, Any] = {"base": str(folder.resolve()) if is_folder else name}
         if self.system.pooling:
             model["pooling"] = self.system.pooling
         query, document = self.system.query_prompt, self.system.document_prompt
@@ -133,15 +134,9 @@ def _try(
     def score(way: Tuning) -> SystemScores:
         chunks = with_prefix(given.data.chunks, way.prefix)
         embedder = open_for(chunks)(way.system)
-        evaluator = Evaluator(
-            replace(given.data, chunks=chunks), own, groups=given.groups or groups_of_first,
-            near_duplicates=given.twins, embedder_of=lambda system: embedder, allow_collapsed=True,
-        )  # fmt: skip
-        return evaluator.score(way.system, "dev")
+        return evaluator_of(given, own, chunks, embedder).score(way.system, "dev")
 
-    first = Evaluator(given.data, own, groups=given.groups or None, near_duplicates=given.twins)
-    groups = first.groups("dev")
-    groups_of_first = given.groups or None
+    groups = evaluator_of(given, own).groups("dev")
     before = score(tuning)
     choices = [Choice(_name(tuning, axis), before.metrics[own.metric])]
     console.say(f"  {axis}: {choices[0].name} {choices[0].score:.3f}")
@@ -166,6 +161,27 @@ def _try(
     return ways[chosen.name], Axis(axis, tuple(choices), chosen.name)
 
 
+def evaluator_of(
+    given: Dataset,
+    settings: EvaluationSettings,
+    chunks: Sequence[Chunk] | None = None,
+    embedder: Embedder | None = None,
+) -> Evaluator:
+    """Measures one embedder (without it BM25 alone) and lets it go; a model that cannot read the
+    text scores as chance does."""
+
+    def open_it(system: System) -> Embedder:
+        if embedder is None:
+            raise ValueError(f"no embedder for {system.label}")
+        return embedder
+
+    return Evaluator(
+        given.data if chunks is None else replace(given.data, chunks=tuple(chunks)), settings,
+        groups=given.groups or None, near_duplicates=given.twins, embedder_of=open_it,
+        allow_collapsed=True,
+    )  # fmt: skip
+
+
 def _name(tuning: Tuning, axis: str) -> str:
     """What is told of how it was."""
     system = tuning.system
@@ -173,11 +189,9 @@ def _name(tuning: Tuning, axis: str) -> str:
         return system.pooling or f"the model's own ({_pooling(system)})"
     if axis == "prefix":
         return tuning.prefix or AS_IS
-    own = _own_prompts(system)
-    named = {given: name for name, given in _prompts("").items()}
-    if system.query_prompt is None and system.document_prompt is None:
-        return "the model's own" if any(own) else "none"
-    return named.get(_prompts_of(system), "given")
+    if system.query_prompt is not None or system.document_prompt is not None:
+        return "as given"
+    return "the model's own" if any(_own_prompts(system)) else "none"
 
 
 # ---- the ways there are
@@ -187,9 +201,11 @@ def _ways(given: Dataset, tuning: Tuning, axis: str) -> Iterator[tuple[str, Tuni
     """Name -> what to try instead of ``tuning``, without what would come to the same."""
     system = tuning.system
     if axis == "prefix":
-        for prefix in ("none", "headings"):
-            chunks = with_prefix(given.data.chunks, prefix)
-            if chunks != with_prefix(given.data.chunks, tuning.prefix):
+        chunks = given.data.chunks
+        now = with_prefix(chunks, tuning.prefix)
+        headed = any(chunk.section for chunk in chunks)
+        for prefix in ("none", "headings") if headed else ("none",):
+            if with_prefix(chunks, prefix) != now:
                 yield prefix, replace(tuning, prefix=prefix)
         return
     if system.embedder != "local" or is_static(system.model):

@@ -1,21 +1,29 @@
 """The report: what a run found, as one page that works from disk, and a model card."""
 
-from embedtune.report.build import (
+from embedtune.report.build import Report, build_report
+from embedtune.report.card import model_card
+from embedtune.report.facts import (
+    CauseFacts,
+    MergeFacts,
     ProbeFacts,
-    Report,
     ReportFacts,
     SplitFacts,
     TrainingFacts,
-    build_report,
+    TrialFacts,
 )
-from embedtune.report.card import model_card
+from embedtune.report.texts import LANGUAGES, ReportSettings
 
 __all__ = [
+    "LANGUAGES",
+    "CauseFacts",
+    "MergeFacts",
     "ProbeFacts",
     "Report",
     "ReportFacts",
+    "ReportSettings",
     "SplitFacts",
     "TrainingFacts",
+    "TrialFacts",
     "build_report",
     "model_card",
 ]

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embedtune.language import LANGUAGES
 from embedtune.report import charts
 from embedtune.report.render import cut, percent
+from embedtune.report.texts import Texts, teller
+from embedtune.report.verdict import language_words
 
 FINDINGS = 40  # listed; an audit has some twenty
 EXAMPLES = 3
@@ -14,15 +15,15 @@ BARS = 12  # of a balance chart
 FEWEST = 2  # kinds that make a chart
 
 
-def audit_section(audit: Mapping[str, Any] | None, t: Any) -> dict[str, Any] | None:
+def audit_section(audit: Mapping[str, Any] | None, texts: Texts) -> dict[str, Any] | None:
     """What the page shows of an audit's JSON; None without one.
 
     Args:
         audit: As ``Audit.as_json`` gives it.
-        t: ``teller`` of the report's texts.
     """
     if audit is None:
         return None
+    t = teller(texts)
     counts = {
         severity: sum(finding["severity"] == severity for finding in audit["findings"])
         for severity in ("stops", "warns", "informs")
@@ -32,8 +33,10 @@ def audit_section(audit: Mapping[str, Any] | None, t: Any) -> dict[str, Any] | N
         "findings": [_finding(finding) for finding in audit["findings"][:FINDINGS]],
         "leaks": _leaks(audit),
         "leak_pairs": audit["leaks"]["pairs"],
-        "lengths": [_lengths(one, audit["model"], t) for one in _telling(audit["lengths"])],
-        "balance": [found for one in audit["balance"] if (found := _balance(one, t)) is not None],
+        "lengths": [_lengths(one, audit["model"], texts) for one in _telling(audit["lengths"])],
+        "balance": [
+            found for one in audit["balance"] if (found := _balance(one, texts)) is not None
+        ],
     }
 
 
@@ -83,8 +86,9 @@ def _telling(lengths: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return ordered[:DRAWN]
 
 
-def _lengths(one: Mapping[str, Any], model: str, t: Any) -> dict[str, Any]:
-    language = LANGUAGES.get(one["language"], one["language"])
+def _lengths(one: Mapping[str, Any], model: str, texts: Texts) -> dict[str, Any]:
+    t = teller(texts)
+    language = language_words(one["language"], texts)
     numbers = {
         "what": t(f"audit.{one['role']}", language=language),
         "texts": f"{one['texts']:,}",
@@ -110,13 +114,14 @@ def _lengths(one: Mapping[str, Any], model: str, t: Any) -> dict[str, Any]:
     }
 
 
-def _balance(one: Mapping[str, Any], t: Any) -> dict[str, Any] | None:
+def _balance(one: Mapping[str, Any], texts: Texts) -> dict[str, Any] | None:
     """Bars of how many there are of each kind; nothing where there is one kind only."""
     rows = [(name, count) for name, count in one["rows"][:BARS]]
     kinds = len(one["rows"]) + one["others"][0]
     if kinds < FEWEST:
         return None
-    title = one["of"][:1].upper() + one["of"][1:]
+    t = teller(texts)
+    title = texts.get(f"balance.{one['of']}") or one["of"][:1].upper() + one["of"][1:]
     if kinds > len(rows):
         title = t("audit.balance.first", of=title, shown=len(rows), kinds=f"{kinds:,}")
     numbers = "; ".join(f"{cut(name, 60)} {count:,}" for name, count in rows)

@@ -1,65 +1,75 @@
-"""The report of a run: one page that works from disk, and the same facts as plain data."""
+"""The report of a run: one page that works from disk, the same as Markdown, and as plain data."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-from embedtune.records import Chunk, Counts, Qrels, Query, Reject
+from embedtune.records import Reject
 from embedtune.report import charts
 from embedtune.report.audit import audit_section
-from embedtune.report.cases import EQUAL, breakdown, deltas_of, extreme_cases
-from embedtune.report.render import cut, percent, render, score, signed
+from embedtune.report.cases import EQUAL, deltas_of, extreme_cases, hardest_rows
+from embedtune.report.evidence import compression_section, map_section, threshold_section
+from embedtune.report.facts import LABELS, METRIC, METRICS, ReportFacts
+from embedtune.report.render import cut, render, render_markdown, signed
+from embedtune.report.summary import summary_of
+from embedtune.report.systems import against, clean, dimensions, systems, tiles
 from embedtune.report.texts import ENGLISH, Texts, teller
-from embedtune.results import Flag, SystemScores, Verdict
+from embedtune.report.training import drifted, merge_section, training_section, trials_section
+from embedtune.report.verdict import all_flags, flag_words, language_words, verdict_words
+from embedtune.results import Breakdown
 from embedtune.retrieve.fusion import Fusion
 
-METRIC = "ndcg@10"
-METRICS = ("ndcg@10", "hit@1", "hit@5", "recall@10", "mrr@10")
-LABELS = {"ndcg@10": "nDCG@10", "hit@1": "Hit@1", "hit@5": "Hit@5", "recall@10": "Recall@10",
-          "mrr@10": "MRR@10"}  # fmt: skip
 REJECTS = 50  # listed; the rest is counted
 LISTED = 200  # rows of any other table, entries of a list
 DEPTH = 100  # of SystemScores.rankings
-ENOUGH = 0.98  # share of the full quality at which fewer dimensions are recommended
-NEXT = {"ship": 3, "ship-hybrid": 2, "do-not-ship": 3, "inconclusive": 2}  # sentences in texts.py
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``html``: one self-contained page. ``summary``: the same facts, JSON-ready."""
+    """``html``: one self-contained page. ``markdown``: its words and tables, without charts and
+    texts of the data. ``summary``: the same facts, JSON-ready."""
 
     html: str
+    markdown: str
     summary: dict[str, Any]
 
 
 def build_report(facts: ReportFacts, texts: Texts = ENGLISH) -> Report:
     """Make the report; what a stage has not left yet is named as missing, never shown as zero."""
     t = teller(texts)
-    pair = _pair(facts)
+    pair = facts.pair
     deltas = deltas_of(*pair, METRIC) if pair else {}
     findings = {
+        "words": texts["language"],
         "title": facts.title,
         "created": facts.created,
-        "verdict": verdict_sentences(facts, texts),
-        "tiles": _tiles(facts),
+        "verdict": verdict_words(facts, texts),
+        "tiles": tiles(facts),
         "missing": list(facts.missing),
-        "systems": _systems(facts, t),
-        "clean": _clean(facts),
-        "against": _against(facts, t, texts),
-        "dims": _dimensions(facts, pair, t),
-        "wins": _wins(facts, pair, deltas, t),
-        "groups": _breakdowns(facts, pair, deltas),
-        "training": _training(facts.training, t),
+        "systems": systems(facts, t),
+        "clean": clean(facts),
+        "against": against(facts, t, texts),
+        "dims": dimensions(facts, t),
+        "compression": compression_section(facts.evidence, texts),
+        "wins": _wins(facts, deltas, t),
+        "hardest": _hardest(facts),
+        "parts": [_parts(breakdown, texts) for breakdown in facts.breakdowns],
+        "training": training_section(facts.training, t),
+        "merge": merge_section(facts.training, t),
+        "trials": trials_section(facts.training),
         "probes": facts.probes,
-        "flags": all_flags(facts),
+        "drifted": drifted(facts.probes),
+        "thresholds": threshold_section(facts.evidence, t),
+        "space": map_section(facts.evidence, t),
+        "causes": _causes(facts, texts),
+        "flags": [(flag, flag_words(flag, texts)) for flag in all_flags(facts)],
         "judged": facts.verdict is not None,
         "counts": facts.counts,
         "rejects": _rejects(facts.rejects),
         "split": facts.split,
         "notes": list(facts.notes),
-        "audit": audit_section(facts.audit, t),
+        "audit": audit_section(facts.audit, texts),
         "use": _use(facts),
         "reproduce": {
             "command": facts.command,
@@ -73,15 +83,15 @@ def build_report(facts: ReportFacts, texts: Texts = ENGLISH) -> Report:
         "depth": DEPTH,
         "listed": LISTED,
     }
-    return Report(render(findings, texts), _summary(facts, findings, deltas))
+    return Report(
+        render(findings, texts),
+        render_markdown(findings, texts),
+        summary_of(facts, findings, deltas),
+    )
 
 
-def _wins(
-    facts: ReportFacts,
-    pair: tuple[SystemScores, SystemScores] | None,
-    deltas: Mapping[str, float],
-    t: Any,
-) -> dict[str, Any] | None:
+def _wins(facts: ReportFacts, deltas: Mapping[str, float], t: Any) -> dict[str, Any] | None:
+    pair = facts.pair
     if not pair or not deltas:
         return None
     gained, lost = extreme_cases(
@@ -92,6 +102,7 @@ def _wins(
         chunks={chunk.id: chunk for chunk in facts.chunks},
         qrels=facts.qrels,
         unknown=lambda chunk_id: t("unknown.passage", id=chunk_id),
+        changes=facts.changes,
     )
     values = list(deltas.values())
     counts = {
@@ -106,10 +117,47 @@ def _wins(
     return {
         **counts,
         "cases": {"gained": gained, "lost": lost},
+        "codes": facts.changes.codes if facts.changes else (),
         "chart": charts.wins_chart(values, (t("worst.axis"), t("delta.axis")), label)
         if changed
         else None,
     }
+
+
+def _hardest(facts: ReportFacts) -> dict[str, Any] | None:
+    if facts.changes is None:
+        return None
+    queries = {query.id: query for query in facts.queries}
+    return {"rows": hardest_rows(facts.changes, queries), "unfound": facts.changes.unfound}
+
+
+def _parts(breakdown: Breakdown, texts: Texts) -> dict[str, Any]:
+    """The table of one property; what the project itself named is worded."""
+    rows = [(_part_name(breakdown.by, part.name, texts), part) for part in breakdown.parts]
+    if breakdown.rest is not None:
+        rows.append((texts["parts.rest"].format(count=breakdown.rest_parts), breakdown.rest))
+    return {"by": breakdown.by, "rows": rows}
+
+
+def _part_name(by: str, name: str, texts: Texts) -> str:
+    if by == "language":
+        return language_words(name, texts)
+    return texts.get(f"part.{by}.{name}", name) if by in ("style", "question") else name
+
+
+def _causes(facts: ReportFacts, texts: Texts) -> list[dict[str, Any]] | None:
+    """Causes that hold, in the order of the diagnosis, worded where there are words."""
+    if facts.causes is None:
+        return None
+    return [
+        {
+            "cause": cause,
+            "name": texts.get(f"cause.{cause.code}", cause.code),
+            "advice": texts.get(f"cause.{cause.code}.do", ""),
+        }
+        for cause in facts.causes
+        if cause.holds
+    ]
 
 
 def _rejects(rejects: Sequence[Reject]) -> dict[str, Any]:
@@ -133,80 +181,3 @@ def _use(facts: ReportFacts) -> dict[str, Any] | None:
         "hybrid": (facts.fusion or Fusion()) if name == "ship-hybrid" else None,
         "caution": name not in ("ship", "ship-hybrid"),
     }
-
-
-def _summary(
-    facts: ReportFacts, findings: Mapping[str, Any], deltas: Mapping[str, float]
-) -> dict[str, Any]:
-    """The facts of the page as JSON-ready data; numbers are finite or null."""
-    wins, rejects, split = findings["wins"], findings["rejects"], facts.split
-    ordered = list(deltas)
-    summary = {
-        "title": facts.title,
-        "created": facts.created,
-        "missing": list(facts.missing),
-        "verdict": facts.verdict.as_json() if facts.verdict else None,
-        "headline": findings["verdict"]["headline"],
-        "next": findings["verdict"]["next"],
-        "systems": [system.as_json() for system in facts.systems],
-        "clean": [system.as_json() for system in facts.clean],
-        "wins": {
-            **{name: wins[name] for name in ("gained", "equal", "lost")},
-            "queries_gained": {query: deltas[query] for query in ordered[::-1][:REJECTS]
-                               if deltas[query] > EQUAL},
-            "queries_lost": {query: deltas[query] for query in ordered[:REJECTS]
-                             if deltas[query] < -EQUAL},
-        } if wins else None,
-        "breakdown": {
-            key.removesuffix(".column"): {
-                row.name: {"queries": row.queries, "before": row.before, "after": row.after,
-                           "gained": row.gained, "lost": row.lost} for row in rows
-            } for key, rows in findings["groups"]
-        },
-        "training": {
-            "best_step": facts.training.best_step,
-            "best_score": facts.training.best_score,
-            "base_score": facts.training.base_score,
-            "alpha": facts.training.alpha,
-            "pairs": facts.training.pairs,
-            "seconds": facts.training.seconds,
-        } if facts.training else None,
-        "probes": [
-            {"name": probe.name, "queries": probe.queries, "before": probe.before,
-             "after": probe.after, "low": probe.low, "high": probe.high, "counts": probe.counts,
-             "held": probe.held} for probe in facts.probes
-        ],
-        "flags": [{"code": flag.code, "message": flag.message, "blocks": flag.blocks,
-                   "language": flag.language} for flag in findings["flags"]],
-        "counts": {
-            stage: {"total": counts.total, "accepted": counts.accepted,
-                    "rejected": counts.rejected, "duplicates": counts.duplicates}
-            for stage, counts in facts.counts.items()
-        },
-        "rejects": [
-            {"stage": stage, "code": code, "unusable": unusable, "count": number}
-            for (stage, code, unusable), number in rejects["counted"]
-        ],
-        "split": {
-            "by": split.by, "groups": dict(split.groups), "queries": dict(split.queries),
-            "moved": split.moved, "dropped": dict(split.dropped), "optimistic": split.optimistic,
-            "notes": list(split.notes),
-        } if split else None,
-        "notes": list(facts.notes),
-        "model": facts.model,
-        "base_model": facts.base_model,
-        "command": facts.command,
-        "versions": dict(facts.versions),
-        "seeds": dict(facts.seeds),
-        "fingerprints": dict(facts.fingerprints),
-    }  # fmt: skip
-    return _plain(summary)
-
-
-def _plain(value: Any) -> Any:  # JSON in, JSON out
-    """``value`` with non-finite numbers as null, so that strict JSON can hold it."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,21 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from embedtune.report.build import (
-    LABELS,
-    METRIC,
-    METRICS,
-    ReportFacts,
-    system_named,
-    verdict_sentences,
-)
-from embedtune.report.render import cut, environment, shown
+from embedtune.report.facts import LABELS, METRICS, ReportFacts
+from embedtune.report.render import cut, environment, markdown, shown
 from embedtune.report.texts import ENGLISH, Texts, teller
+from embedtune.report.verdict import verdict_words
 from embedtune.retrieve.fusion import Fusion
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 LANGUAGE = re.compile(r"[a-z]{2,3}")
-SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
 def model_card(facts: ReportFacts, texts: Texts = ENGLISH) -> str:
@@ -32,10 +25,10 @@ def model_card(facts: ReportFacts, texts: Texts = ENGLISH) -> str:
     import yaml
 
     t = teller(texts)
-    words = verdict_sentences(facts, texts)
+    words = verdict_words(facts, texts)
     rows = _rows(facts, t("dims.full"))
     body = (
-        environment(_markdown, autoescape=False)
+        environment(markdown, autoescape=False)
         .get_template("card.md.j2")
         .render(
             t=t,
@@ -43,9 +36,7 @@ def model_card(facts: ReportFacts, texts: Texts = ENGLISH) -> str:
             base=_public(facts.base_model),
             headline=words["headline"] if facts.verdict else "",
             number=words["number"],
-            queries=max(
-                (len(system.per_query.get(METRIC, ())) for system in facts.systems), default=0
-            ),
+            queries=facts.asked,
             optimistic=bool(facts.split and facts.split.optimistic),
             rows=rows,
             metrics=METRICS,
@@ -64,7 +55,7 @@ def _rows(facts: ReportFacts, full: str) -> list[tuple[str, int | str, Mapping[s
     if facts.verdict is None:
         return []
     names = dict.fromkeys((facts.verdict.base, facts.verdict.candidate))
-    found = [system for name in names if (system := system_named(facts, name))]
+    found = [system for name in names if (system := facts.system(name))]
     rows: list[tuple[str, int | str, Mapping[str, float]]] = [
         (_public(system.name), full, system.metrics) for system in found
     ]
@@ -77,11 +68,14 @@ def _rows(facts: ReportFacts, full: str) -> list[tuple[str, int | str, Mapping[s
 def _front(facts: ReportFacts) -> dict[str, Any]:
     """The front matter of model hubs, ``model-index`` as sentence-transformers writes it."""
     languages = Counter(chunk.language for chunk in facts.chunks)
-    candidate = system_named(facts, facts.verdict.candidate) if facts.verdict else None
+    candidate = facts.system(facts.verdict.candidate) if facts.verdict else None
+    known = HUB_NAME.fullmatch(facts.base_model) is not None
     front: dict[str, Any] = {
         "language": [name for name, _ in languages.most_common() if LANGUAGE.fullmatch(name)],
         "license": shown(facts.license),
-        "base_model": facts.base_model if HUB_NAME.fullmatch(facts.base_model) else "",
+        "base_model": facts.base_model if known else "",
+        "base_model_relation": "finetune" if known else "",
+        "datasets": [facts.dataset] if HUB_NAME.fullmatch(facts.dataset) else [],
         "pipeline_tag": "sentence-similarity",
         "library_name": "sentence-transformers",
         "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction",
@@ -120,8 +114,3 @@ def _result(facts: ReportFacts, name: str, metrics: Mapping[str, float]) -> dict
 def _public(name: str) -> str:
     """A hub name as it is, a folder by its last part: a card tells nothing about this machine."""
     return name if HUB_NAME.fullmatch(name) else re.split(r"[/\\]", name.rstrip("/\\"))[-1]
-
-
-def _markdown(text: object) -> str:
-    """``text`` on one line, hidden characters shown, nothing in it read as Markdown or HTML."""
-    return SPECIAL.sub(r"\\\1", " ".join(cut(text, 600).split()))

@@ -25,6 +25,7 @@ WIDE, NARROW = 776, 330
 SVG = "{http://www.w3.org/2000/svg}"
 ELEMENTS = {"svg", "g", "path", "text", "tspan", "rect", "line", "circle", "defs", "clipPath",
             "title"}  # fmt: skip
+LONG = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")  # numbers with more digits than pixels need
 ATTRIBUTES = {
     *("class", "id", "version", "viewBox", "width", "height", "d", "transform", "clip-path"),
     *("x", "y", "x1", "x2", "y1", "y2", "dx", "dy", "r", "cx", "cy"),
@@ -84,7 +85,7 @@ def _svg(chart: Any, label: str) -> str:
     spec["background"] = None
     spec["padding"] = {"left": 6, "right": 10, "top": 4, "bottom": 2}
     spec["config"] = {
-        "aria": False,
+        "aria": "description" in spec.get("encoding", {}),  # of its marks, see below
         "font": "system-ui, sans-serif",
         "view": {"stroke": None},
         "axis": {"labelColor": MUTED, "labelFontSize": 12, "titleColor": MUTED, "titleFontSize": 12,
@@ -131,3 +132,5 @@ def _only_shapes(element: ElementTree.Element, prefix: str) -> None:
             element.set(name, prefix + value)
         elif name == "clip-path":
             element.set(name, re.sub(r"^url\(#(.*)\)$", rf"url(#{prefix}\1)", value))
+        elif name == "transform":
+            element.set(name, LONG.sub(lambda number: f"{float(number[0]):.2f}", value))

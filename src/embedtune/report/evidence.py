@@ -19,15 +19,17 @@ from embedtune.report import evidence_charts
 from embedtune.report.drawing import KINDS
 from embedtune.report.facts import LABELS
 from embedtune.report.render import count, cut, percent, score, signed
+from embedtune.report.texts import Texts, teller
 
 DRAWN = 1000  # points of a map
 MILLION = 1_000_000
 
 
-def compression_section(evidence: Evidence | None, t: Any) -> dict[str, Any] | None:
+def compression_section(evidence: Evidence | None, texts: Texts) -> dict[str, Any] | None:
     """The grid of dimensions and precisions, and the index recommended, in words."""
     if evidence is None or not evidence.compression.indexes:
         return None
+    t = teller(texts)
     grid = evidence.compression
     precisions = list(dict.fromkeys(index.precision for index in grid.indexes))
     names = {name: t(f"precision.{name}") for name in precisions}
@@ -44,7 +46,7 @@ def compression_section(evidence: Evidence | None, t: Any) -> dict[str, Any] | N
     axes = (t("compress.axis"), metric)
     return {
         "note": t("compress.note", queries=count(grid.queries), rows=count(grid.rows),
-                  split=cut(grid.split, 40)),
+                  split=texts.get(f"split.{grid.split}", cut(grid.split, 40))),
         "advice": _recommended(grid, names[best.precision], t),
         "warning": "" if grid.rescoring_counts else t("compress.small", rows=count(grid.rows)),
         "chart": evidence_charts.compression_chart(
@@ -154,7 +156,7 @@ def _spread(scores: ScoreAdvice, place: int, t: Any) -> dict[str, Any]:
 def _when(place: int, total: int, system: str, t: Any) -> str:
     """“Before: NAME”; with one system, its name."""
     name = cut(system, 80)
-    return name if total == 1 else f"{t('after') if place else t('before')}: {name}"
+    return name if total == 1 else f"{t('after') if place else t('before')}{t('colon')}{name}"
 
 
 def _use(scores: ScoreAdvice, use: str, t: Any) -> dict[str, Any]:
@@ -211,7 +213,8 @@ def map_section(evidence: Evidence | None, t: Any) -> dict[str, Any] | None:
         title = _when(place, len(space.layouts), layout.system, t)
         label = t("map.label", system=title, passages=count(kinds["chunk"]),
                   queries=count(kinds["query"]),
-                  trust=score(layout.trustworthiness), preserved=percent(layout.preserved))  # fmt: skip
+                  trust=score(layout.trustworthiness),
+                  preserved=percent(layout.preserved))  # fmt: skip
         chart = evidence_charts.map_chart(space, layout, chosen, names, label)
         pictures.append({"title": title, "chart": chart})
     return {

@@ -123,9 +123,7 @@ def compression_chart(
             ),
         ).properties(height=260)  # fmt: skip
 
-    legend = [
-        (shapes[name].removesuffix("-up"), colours[name], names[name]) for name in precisions
-    ]
+    legend = [(shapes[name].removesuffix("-up"), colours[name], names[name]) for name in precisions]
     return picture(label, draw, legend=legend)
 
 
@@ -212,5 +210,3 @@ def map_chart(
         ).properties(height=MAP)
 
     return picture(label, draw, widths=(MAP,))
-
-

@@ -143,6 +143,7 @@ class ReportFacts:
     model: str = ""  # name or folder of the candidate, as it is loaded
     base_model: str = ""
     license: str = ""  # of the model, where the user gave one
+    dataset: str = ""  # OWNER/NAME on the hub, where the data are from there
     fusion: Fusion | None = None  # of the candidate's hybrid
     command: str = ""
     settings: str = ""  # YAML text

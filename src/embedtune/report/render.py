@@ -7,6 +7,7 @@ ourselves (the charts) goes through as it is.
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from embedtune.report.texts import Texts, teller
 
 KEPT = "\n\t\u00a0\u3000\u2002\u2003\u2009\u202f"  # line breaks and spaces that do no harm
+SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$])")
 PASSAGE = 700  # characters of a passage that are shown
 
 
@@ -103,6 +105,23 @@ def environment(
     return env
 
 
+def markdown(text: object) -> str:
+    """``text`` on one line, hidden characters shown, nothing in it read as Markdown or HTML."""
+    return SPECIAL.sub(r"\\\1", " ".join(cut(text, 600).split()))
+
+
+def render_markdown(findings: Mapping[str, Any], texts: Texts) -> str:
+    """The words and tables of the page as Markdown."""
+    page = environment(markdown, autoescape=False).get_template("report.md.j2")
+    text = page.render(
+        **findings,
+        t=teller(texts),
+        stage=lambda name: texts.get(f"stage.{name}", name),
+        word=lambda kind, name: texts.get(f"{kind}.{name}", name),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
 def render(findings: Mapping[str, Any], texts: Texts) -> str:
     """The page, from what ``build.py`` found (plain data, cases, pictures)."""
     env = environment()
@@ -111,5 +130,6 @@ def render(findings: Mapping[str, Any], texts: Texts) -> str:
         **findings,
         t=teller(texts),
         stage=lambda name: texts.get(f"stage.{name}", name),
+        word=lambda kind, name: texts.get(f"{kind}.{name}", name),
         style=style,
     )

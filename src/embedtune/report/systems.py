@@ -140,9 +140,7 @@ def _power(facts: ReportFacts, t: Any) -> list[str]:
     return told
 
 
-def dimensions(
-    facts: ReportFacts, t: Any
-) -> dict[str, Any] | None:
+def dimensions(facts: ReportFacts, t: Any) -> dict[str, Any] | None:
     """Quality by dimension of base and candidate; None with fewer than two dimensions."""
     pair = facts.pair
     systems = {"base": pair[0], "candidate": pair[1]} if pair else {}

@@ -46,7 +46,8 @@ class ModelSettings(Settings):
 
     base: tuple[str, ...] = Field(
         (DEFAULT_MODEL,),
-        description="Name or folder; of several, the one that is best on dev is trained.",
+        description="Name or folder; of several, dev chooses the one to train, as "
+        "`embedtune candidates` does.",
     )
     pooling: Annotated[PoolingMode | Auto, BeforeValidator(_full_name)] = Field(
         "auto",

@@ -5,7 +5,6 @@ Each rung judges the candidates that are left on more data than the rung before,
 the better half goes on. What is compared at the end has been judged on all rungs.
 """
 
-import itertools
 import logging
 import math
 import time
@@ -14,12 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from embedtune.training.merge import ALPHAS
-from embedtune.training.plan import TrainingSettings
+from embedtune.training.plan import TrainingSettings, peak_rate
 
 log = logging.getLogger(__name__)
 
-LEARNING_RATES = (5e-5, 1e-4, 2e-5, 2e-4)
 TEMPERATURES = (0.05, 0.03)
+FASTER = 2  # times the usual learning rate; or half of it, for twice as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +96,25 @@ def candidates(settings: TrainingSettings, epochs: float, negatives: int) -> lis
     """The recipes worth trying, the usual one first; what ``settings`` fix stays fixed.
 
     Args:
-        epochs: The usual number for data of this size; twice as many are tried too.
+        epochs: The usual number for data of this size.
         negatives: How many a pair may bring (0: none were mined).
     """
-    rates = LEARNING_RATES if settings.learning_rate == "auto" else (settings.learning_rate,)
-    if settings.lora != "off" and settings.learning_rate == "auto":
-        rates = tuple(4 * rate for rate in rates)  # so much more do adapters need
-    spans = (epochs, 2 * epochs) if settings.epochs == "auto" else (float(settings.epochs),)
-    degrees = TEMPERATURES if settings.temperature == "auto" else (settings.temperature,)
-    counts: tuple[int, ...] = (negatives,)
-    if settings.negatives_per_pair == "auto" and negatives:
-        counts = (negatives, 0)
-    first = Candidate(rates[0], spans[0], degrees[0], counts[0])
+    first = Candidate(
+        peak_rate(settings),
+        epochs if settings.epochs == "auto" else float(settings.epochs),
+        TEMPERATURES[0] if settings.temperature == "auto" else settings.temperature,
+        negatives,
+    )
     found = [first]
-    for span, rate in itertools.product(spans, rates):  # the quick ones first
-        found.append(replace(first, learning_rate=rate, epochs=span))
-    found += [replace(first, temperature=degree, learning_rate=rates[min(1, len(rates) - 1)])
-              for degree in degrees[1:]]  # fmt: skip
-    found += [replace(first, negatives=count) for count in counts[1:]]
+    if settings.learning_rate == "auto":
+        found.append(replace(first, learning_rate=FASTER * first.learning_rate))
+    if settings.temperature == "auto":
+        found += [replace(first, temperature=degree) for degree in TEMPERATURES[1:]]
+    if settings.learning_rate == "auto":
+        longer = FASTER * first.epochs if settings.epochs == "auto" else first.epochs
+        found.append(replace(first, learning_rate=first.learning_rate / FASTER, epochs=longer))
+    if settings.negatives_per_pair == "auto" and negatives:
+        found.append(replace(first, negatives=0))
     return list(dict.fromkeys(found))
 
 

@@ -51,7 +51,7 @@ Score = Callable[[Any], float]  # a SentenceTransformer -> nDCG@10 (or the chose
 
 
 def not_fast(
-    model: Any, settings: TrainingSettings, plan: Plan, kinds: Sequence[LossKind] = ()
+    model: Any, settings: TrainingSettings, precision: str, kinds: Sequence[LossKind] = ()
 ) -> str:
     """Why the fast engine cannot train ``model``; empty where it can."""
     from embedtune.embed.packed import packable
@@ -60,7 +60,7 @@ def not_fast(
         return "training.trainer has fields of its own"
     if settings.adaptive_layers:
         return "training.adaptive_layers needs what each layer gives"
-    if plan.precision == "fp16":
+    if precision == "fp16":
         return "fp16 needs its scaling of losses"
     if tokens := [kind.name for kind in kinds if not kind.flat]:
         return f"{', '.join(tokens)} needs tokens, not vectors"
@@ -165,10 +165,11 @@ def train_lots(
 
     queries, passages = texts_of(sets, "query"), texts_of(sets, "document")
     rows = sum(len(examples) for examples, _ in lots)
-    device, _ = device_and_precision(settings)
+    device, precision = device_and_precision(settings)
     check_trackers(settings.report_to)
     model = load_sentence_transformer(base, device=device, pooling=model_settings.pooling)
     prepared = prepare(model, model_settings, settings, queries=queries, passages=passages)
+    slow = not_fast(model, settings, precision, [kind for _, kind in lots])
     plan = plan_training(
         settings,
         rows,
@@ -177,6 +178,7 @@ def train_lots(
         negatives=max(len(negative_columns(examples.pairs)) for examples, _ in lots),
         affordable=affordable_tokens(model, device),
         large=any(kind.batches == "large" for _, kind in lots),
+        whole=bool(slow),
         steps_of=partial(steps_of, lots),
     )
     settings = settings.model_copy(update={"temperature": plan.temperature})
@@ -195,7 +197,6 @@ def train_lots(
         prepare(model, model_settings, settings, queries=queries, passages=passages)
 
     set_seed(settings.seed)
-    slow = not_fast(model, settings, plan, [kind for _, kind in lots])
     fit = plain.fit if slow else fast.fit
     log.info("engine: %s", f"the plain trainer ({slow})" if slow else "flat forward")
     tasks = make_tasks(
