@@ -74,7 +74,7 @@ def test_every_embedder_says_its_name_length_and_similarity(embedder: Embedder):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ConfigError, match="choose from"):
         load_embedder("nope")
-    assert set(EMBEDDERS) == {"local", "openai", "hashing"}
+    assert set(EMBEDDERS) == {"local", "openai", "cohere", "hashing"}
 
 
 def test_hashing_never_changes():

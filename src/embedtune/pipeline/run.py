@@ -472,7 +472,8 @@ class _Stages:
                     loaded.data, own, near_duplicates=loaded.twins, embedder_of=self._embedder,
                     allow_collapsed=True,
                 )  # fmt: skip
-                base = best_untuned(loaded.data, evaluator, others)
+                able = [other for other in others if not unread or other.model != unread]
+                base = best_untuned(loaded.data, evaluator, able)
             judgement = judge(
                 loaded.data,
                 base,
