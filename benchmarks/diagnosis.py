@@ -34,7 +34,7 @@ from embedtune.relevance import merge_qrels
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
-PAIRS, FEW, JUDGED, CORPUS, WORDS = 128, 64, 100, 330, 40
+PAIRS, FEW, JUDGED, CORPUS, WORDS = 96, 60, 100, 300, 40
 UNREAD = {
     ord(letter): chr(0x10280 + place) for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz")
 }
@@ -43,12 +43,17 @@ PROMPT = "Instruct: given what somebody asks or looks for, retrieve the passage 
 
 @dataclass(frozen=True)
 class Material:
-    """A sound data set, where to work, and what the sound training of it left."""
+    """A sound data set, in ``work/sound``, and where to work."""
 
     data: RetrievalSet
     seed: int
     work: Path
-    sound: Path
+
+    @property
+    def sound(self) -> Path:
+        """A model that was trained as it should be."""
+        out = self.work / "sound-model"
+        return out if out.is_dir() else self.train("sound", self.work / "sound")
 
     def write(self, name: str, data: RetrievalSet) -> Path:
         from embedtune.datasets.beir import write_beir
@@ -121,9 +126,14 @@ def learning_rate(own: Material) -> Planted:
 
 
 def epochs(own: Material) -> Planted:
+    """Few pairs, two in five with a wrong passage, learnt by heart. (Clean pairs do no harm by
+    themselves: 64 of them, 15 epochs at 1e-4, gave 0.823 on dev after 0.830 at 7 and 0.782 of the
+    base.)"""
     few = dict(list(own.data.qrels["train"].items())[:FEW])
-    folder = own.write("epochs", replace(own.data, qrels={**own.data.qrels, "train": few}))
-    return folder, BASE, own.train("epochs", folder, epochs=30, learning_rate=1e-4)
+    asked = list(few)
+    wrong = {asked[place]: few[asked[place - 5]] for place in range(FEW) if place % 5 in (1, 3)}
+    folder = own.write("epochs", replace(own.data, qrels={**own.data.qrels, "train": few | wrong}))
+    return folder, BASE, own.train("epochs", folder, epochs=15, learning_rate=1e-4)
 
 
 def false_negatives(own: Material) -> Planted:
@@ -160,13 +170,15 @@ def pooling(own: Material) -> Planted:
 
 
 def prompts(own: Material) -> Planted:
-    """Trained with an instruction before both, and saved without."""
-    folder = own.work / "sound"
-    model = {"prompts": {"query": PROMPT, "document": ""}}
-    tuned = own.train("prompts", folder, model=model, epochs=4, learning_rate=1e-4)
+    """Trained without, and saved with the instruction of another model before queries. (The other
+    way round, a prompt that was trained with and lost, did no harm: 0.868 on dev without it, less
+    with any that was tried.)"""
+    tuned = own.work / "prompts-model"
+    shutil.copytree(own.sound, tuned)
     file = tuned / "config_sentence_transformers.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "prompts": {}}))
-    return folder, BASE, tuned
+    config = {**json.loads(file.read_text()), "prompts": {"query": PROMPT, "document": ""}}
+    file.write_text(json.dumps(config))
+    return own.work / "sound", BASE, tuned
 
 
 def truncation(own: Material) -> Planted:
@@ -231,9 +243,11 @@ def query_gap(own: Material) -> Planted:
 
 
 def test_set(own: Material) -> Planted:
-    """Judgements of the test that belong to other queries."""
+    """Judgements of the test that belong to other queries, not to those beside them, which are
+    about much the same."""
     asked = sorted(own.data.qrels["test"])
-    order = asked[1:] + asked[:1]
+    half = len(asked) // 2
+    order = asked[half:] + asked[:half]
     wrong = {
         query: own.data.qrels["test"][other] for query, other in zip(asked, order, strict=True)
     }
@@ -279,9 +293,8 @@ def plant(
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         os.environ["XDG_CACHE_HOME"] = str(work / "cache")
-        own = Material(draw(name, seed), seed, work, work / "sound-model")
+        own = Material(draw(name, seed), seed, work)
         own.write("sound", own.data)
-        own.train("sound", work / "sound")
         for cause in causes:
             begin = time.process_time()
             data, base, tuned = FAULTS[cause](own)

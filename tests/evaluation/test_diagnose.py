@@ -22,6 +22,7 @@ SOUND = Signs(
     history=((0, 0.50), (10, 0.54), (20, 0.56)),
     curve=((0.0, 0.50), (0.4, 0.54), (1.0, 0.56)),
     moved=0.03,
+    steps=400,  # a pace of 0.0015
     negatives=Suspects(400, 0.05),
     in_batch=Suspects(4000, 0.01, per_batch=0.3),
     poolings={"cls": Gain(0.56, 0.50, 0.01, 100)},
@@ -41,7 +42,7 @@ FAULTS = {
     "prompts": {"prompts": {"'' ''": Gain(0.45, 0.55, 0.02, 100)}},
     "false-negatives": {"negatives": Suspects(400, 0.8)},
     "learning-rate": {
-        "moved": 0.5,
+        "moved": 0.4,  # a pace of 0.02
         "train": Gain(0.5, 0.1, 0.02, 200),
         "dev": Gain(0.5, 0.1, 0.02, 100),
         "history": ((0, 0.5), (10, 0.05), (20, 0.1)),
@@ -84,9 +85,16 @@ def test_a_lost_score_without_far_moved_weights_is_no_matter_of_the_learning_rat
     assert diagnose(replace(SOUND, **faults)).named == ()
 
 
+def test_where_the_steps_are_not_known_the_whole_way_counts():
+    faults = {**FAULTS["learning-rate"], "steps": None}
+    assert [cause.code for cause in diagnose(replace(SOUND, **faults)).named] == ["learning-rate"]
+    assert diagnose(replace(SOUND, **faults | {"moved": 0.1})).named == ()
+
+
 def test_a_falling_dev_score_is_a_matter_of_epochs_only_where_train_was_learnt():
-    faults = {**FAULTS["epochs"], "train": Gain(0.5, 0.5, 0.02, 200)}  # 0.04 more than dev
-    assert diagnose(replace(SOUND, **faults)).named == ()
+    for train, dev in ((0.52, 0.46), (0.30, 0.10)):  # 0.06 more than dev; 0.20, but both are lost
+        faults = {"train": Gain(0.5, train, 0.02, 200), "dev": Gain(0.5, dev, 0.02, 100)}
+        assert diagnose(replace(SOUND, **FAULTS["epochs"] | faults)).named == ()
 
 
 def test_a_better_pooling_within_the_noise_is_none():

@@ -342,7 +342,16 @@ def _evil_evidence(evil):
 @pytest.fixture(scope="session")
 def hostile() -> ReportFacts:
     """The same run, with every text of it hostile."""
-    evil = " ".join(HOSTILE)
+    return poison(" ".join(HOSTILE))
+
+
+@pytest.fixture(scope="session")
+def poisoned():
+    """The same run with a text of your own in every place: ``poisoned(text)``."""
+    return poison
+
+
+def poison(evil: str) -> ReportFacts:
     rename = {system.name: f"{evil} {number}" for number, system in enumerate(FULL.systems)}
     relang = {"en": "en", "zh": f"zh{evil}"}
     return replace(

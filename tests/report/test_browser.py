@@ -1,10 +1,11 @@
 """The page in a real browser: nothing runs, nothing is fetched, nothing leaves the screen."""
 
+import os
 import shutil
 
 import pytest
 
-from embedtune.report import ReportFacts, build_report
+from embedtune.report import LANGUAGES, ReportFacts, build_report
 
 pytestmark = pytest.mark.browser
 
@@ -44,6 +45,41 @@ def opened(chromium, tmp_path, html, **options):
     return page, requests
 
 
+BODIES = (
+    "<script>window.canary=1</script>", "<ScRiPt>window.canary=1</sCrIpT>",
+    "<script src=//example.org/x.js></script>", "<img src=x onerror=window.canary=1>",
+    "<img src=//example.org/x.png>", "<svg onload=window.canary=1>",
+    "<svg><script>canary=1</script>",
+    "<iframe srcdoc='<script>parent.canary=1</script>'>", "<iframe src=javascript:parent.canary=1>",
+    "<body onload=window.canary=1>", "<input autofocus onfocus=window.canary=1>",
+    "<details open ontoggle=window.canary=1>", "<a href=javascript:window.canary=1>x</a>",
+    "<link rel=stylesheet href=//example.org/x.css>", "<style>@import '//example.org/x'</style>",
+    "<base href=//example.org/>", "<meta http-equiv=refresh content=0;url=//example.org>",
+    "<object data=//example.org/x></object>", "<form action=//example.org><button autofocus>",
+    "{{7*7}}${7*7}<%=7*7%>",
+)  # fmt: skip
+WRAPPED = ("{}", "'{}", '">{}', "</title></style></svg>{}", "\u202e\x00-->]]>{}")
+STRINGS = [wrapping.replace("{}", body) for body in BODIES for wrapping in WRAPPED]
+
+
+assert len(set(STRINGS)) == 100
+ALL = "PROVE" in os.environ  # a page a string takes minutes; else 10, of all wrappings
+
+
+# every string in every place, without the policy
+@pytest.mark.parametrize("text", STRINGS if ALL else STRINGS[::11])
+def test_no_string_runs_anything_in_any_place(chromium, tmp_path, poisoned, text):
+    report = build_report(poisoned(text), LANGUAGES["zh"])
+    html = report.html.replace("Content-Security-Policy", "x")
+    page, requests = opened(chromium, tmp_path, html, bypass_csp=True)
+    assert page.evaluate("window.canary") is None
+    assert page.evaluate("document.scripts.length") == 0
+    foreign = "img, iframe, object, link, base, form, input"
+    assert page.evaluate(f"document.querySelectorAll('{foreign}').length") == 0
+    assert requests == [(tmp_path / "report.html").as_uri()]
+    page.context.close()
+
+
 # without the policy too: escaping must hold alone
 @pytest.mark.parametrize("bypass_csp", [False, True])
 def test_hostile_text_runs_nothing_and_fetches_nothing(chromium, tmp_path, pages, bypass_csp):
@@ -72,7 +108,7 @@ def test_no_page_scrolls_sideways(chromium, tmp_path, pages, kind, width, scheme
         "[...document.querySelectorAll('figure div svg')].map(it => it.getBoundingClientRect())"
         ".filter(box => box.width > 0).map(box => [box.left, box.right])"
     )
-    assert len(shown) == {"full": 6, "hostile": 6, "empty": 0}[kind]
+    assert len(shown) == {"full": 12, "hostile": 12, "empty": 0}[kind]
     assert all(left >= 0 and right <= width for left, right in shown)
     page.context.close()
 

@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 
 from embedtune.records import Counts, Reject
 from embedtune.report import ReportFacts, SplitFacts, build_report
-from embedtune.results import Difference, Flag, Power
+from embedtune.results import Breakdown, Difference, Flag, Power
 from embedtune.retrieve.fusion import Fusion
 
 
@@ -369,3 +369,11 @@ def restricted_to_first(system):
         metric: dict(list(values.items())[:1]) for metric, values in system.per_query.items()
     }
     return replace(system, per_query=per_query)
+
+
+def test_parts_by_length_stand_in_the_order_of_lengths(full):
+    part = full.breakdowns[0].parts[0]
+    parts = tuple(replace(part, name=name) for name in (">12", "8-12", "≤7"))
+    facts = replace(full, breakdowns=(Breakdown("query-length", parts),))
+    rows = page_of(facts).find(id="parts").select("tbody tr")
+    assert [cells_of(row)[0] for row in rows] == ["≤7", "8-12", ">12"]

@@ -94,7 +94,7 @@ def test_a_chinese_report_says_nothing_of_its_own_in_english(full):
     assert page.html["lang"] == "zh-CN"
     banner = page.find(id="verdict").get_text(" ")
     assert "结论：可以上线" in banner
-    assert "tuned 可以上线：检索效果优于 base，ndcg@10 为 0.845" in banner
+    assert "tuned 可以上线：检索效果优于 base，nDCG@10 为 0.845" in banner
     assert "6 个文档组、8 个问题" in banner
     assert "只有 8 个测试问题；不足 50 个时不能据此上线。" in banner
     assert "tuned 不要用于中文文本：模型读不懂中文文本：42\u202f% 的 token" in banner

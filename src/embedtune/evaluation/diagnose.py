@@ -35,7 +35,9 @@ SAME = 0.90  # likeness of two passages that say the same
 SUSPECTS = 0.30  # of negatives: below the answer for meaning or words, mined ones are 0 to 0.15
 IN_BATCH = 1.5  # such passages a query and batch
 LOSS = 0.03  # nDCG@10 on dev, lost by the last bit of the way that training went
-MOVED = 0.15  # of their size that weights moved; 5e-5 moves them 0.01 to 0.05, 2e-3 over 0.3
+PACE = 0.005  # of their size, that weights moved, over the root of the steps: it grows with the
+# learning rate alone; 5e-5 gave 0.001, 2e-3 gave 0.020 (planted)
+MOVED = 0.15  # of their size in all, where the steps are not known
 LEARNT = 0.10  # nDCG@10 more on train than on dev: learnt by heart
 NARROW = 0.5  # of the way from the base's mean cosine to 1, as in training.collapse
 SHRUNK = 0.25  # of the base's effective rank, likewise
@@ -105,6 +107,7 @@ class Signs:
     history: tuple[tuple[int, float], ...] = ()  # (step, dev) of the evaluations, 0 the base
     curve: tuple[tuple[float, float], ...] = ()  # (alpha, dev) of merges with the base
     moved: float | None = None  # median over matrices of |tuned - base| / |base|
+    steps: int | None = None  # that this took
     negatives: Suspects | None = None
     in_batch: Suspects | None = None
     poolings: Mapping[str, Gain] = field(default_factory=dict)  # of the tuned model over its own
@@ -193,6 +196,7 @@ def diagnose(signs: Signs) -> Diagnosis:
 
 # what comes with what: a fault of the input shows in all that is measured after it
 FOLLOWS: Mapping[str, tuple[str, ...]] = {
+    "epochs": ("learning-rate", "false-negatives", "unknown-tokens"),
     "collapse": ("learning-rate", "unknown-tokens", "pooling"),
     "query-gap": ("test-set", "unknown-tokens"),
     "ceiling": ("test-set",),
@@ -276,8 +280,9 @@ def _learning_rate(signs: Signs) -> Cause | None:
     if lost is None or signs.moved is None:
         return None
     limit = max(LOSS, CERTAIN * lost[1])
-    return _cause("learning-rate", lost[0], limit, lost[0] / limit, signs.moved / MOVED,
-                  moved=signs.moved, most_moved=MOVED)  # fmt: skip
+    pace, most = (signs.moved / signs.steps**0.5, PACE) if signs.steps else (signs.moved, MOVED)
+    return _cause("learning-rate", lost[0], limit, lost[0] / limit, pace / most,
+                  moved=signs.moved, pace=pace, most=most)  # fmt: skip
 
 
 def _epochs(signs: Signs) -> Cause | None:
@@ -292,7 +297,7 @@ def _epochs(signs: Signs) -> Cause | None:
     else:
         return None
     limit = max(LOSS, signs.dev.error)
-    learnt = signs.train.mean - signs.dev.mean
+    learnt = signs.train.mean - signs.dev.mean if signs.train.mean > 0 else 0.0
     numbers = {"train": signs.train.mean, "dev": signs.dev.mean}
     if len(scores) >= 3:
         best = max(signs.history, key=lambda row: row[1])[0]

@@ -3,6 +3,7 @@
 What is measured of it: ``signs``; how the causes are judged: ``evaluation.diagnose``.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,8 @@ from embedtune.pipeline.untrained import FOLDER, is_static
 from embedtune.records import Reject
 from embedtune.run import MANIFEST, StageFolder
 from embedtune.store import Store
+
+log = logging.getLogger(__name__)
 
 FILE = "diagnosis.json"  # in the run directory
 JUDGED = (DATASET, NEGATIVES, TRAINING, EVALUATION)  # stages that a diagnosis depends on
@@ -70,15 +73,20 @@ def diagnose_run(run: Path, console: Console) -> Diagnosis:
 
 
 def load_diagnosis(run: Path) -> Diagnosis | None:
-    """What ``diagnose_run`` found; None where it was not asked, or of stages that are no more."""
+    """What ``diagnose_run`` found; None where it was not asked, was asked of stages that are no
+    more, or left a file that cannot be read: it can be asked again."""
     if not (run / FILE).is_file():
         return None
     from pydantic import TypeAdapter
 
-    saved = read_json(run / FILE)
-    if saved["of"] != _digests(stage_facts(run)):
+    try:
+        saved = read_json(run / FILE)
+        if saved["of"] != _digests(stage_facts(run)):
+            return None
+        return TypeAdapter(Diagnosis).validate_python(saved["diagnosis"])
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be read (%s): diagnose again", run / FILE, type(error).__name__)
         return None
-    return TypeAdapter(Diagnosis).validate_python(saved["diagnosis"])
 
 
 def _digests(stages: Mapping[str, StageFolder]) -> dict[str, str]:

@@ -8,8 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from embedtune.files import read_json, read_jsonl, write_json, write_text
 from embedtune.pipeline.audit import load_audit
+from embedtune.pipeline.diagnose import load_diagnosis
 from embedtune.pipeline.evidence import load_evidence
 from embedtune.pipeline.stored import (
     AUDIT,
@@ -42,7 +45,6 @@ from embedtune.report import (
 )
 from embedtune.run import StageFolder
 
-DIAGNOSIS = "diagnosis.json"
 PACKAGES = ("embedtune", "torch", "sentence-transformers", "transformers", "numpy")
 UNITS = {"document": "documents", "section": "sections", "block": "blocks"}
 STAGE_NAMES = {DOCUMENTS: "read", CHUNKS: "chunk", QUERIES: "generate", FILTERED: "filter",
@@ -120,12 +122,18 @@ def collect(run: Path, command: str = "") -> ReportFacts:
         facts["documents"] = counts["read"].accepted
     if TRAINING in stages:
         facts.update(_training(run, stages[TRAINING]))
+    missing = [STAGE_NAMES[name] for name in needed if name not in stages]
     if EVALUATION in stages:
-        facts.update(_evaluation(run), causes=_causes(run))
+        try:
+            facts.update(_evaluation(run), causes=_causes(run))
+        except ValidationError:
+            missing.append(STAGE_NAMES[EVALUATION])
+            notes.append("the evaluation was left by another version of embedtune; run the same "
+                         "command again")  # fmt: skip
     config = run / "config.yaml"
     return ReportFacts(
         title=run.name,
-        missing=[STAGE_NAMES[name] for name in needed if name not in stages],
+        missing=missing,
         counts=counts,
         rejects=rejects,
         notes=list(dict.fromkeys(notes)),
@@ -211,18 +219,13 @@ def _trials(search: Mapping[str, Any] | None) -> list[TrialFacts]:
 
 
 def _causes(run: Path) -> list[CauseFacts] | None:
-    """What ``embedtune diagnose`` left; None where it was not asked."""
-    if not (run / DIAGNOSIS).is_file():
+    """What ``embedtune diagnose`` found of this model; None where it was not asked."""
+    found = load_diagnosis(run)
+    if found is None:
         return None
-    found = read_json(run / DIAGNOSIS)
     return [
-        CauseFacts(
-            code=row["code"],
-            holds=row["code"] in found["named"],
-            number=row["number"],
-            limit=row["limit"],
-        )
-        for row in found["causes"]
+        CauseFacts(code=cause.code, holds=cause.holds, number=cause.number, limit=cause.limit)
+        for cause in found.causes
     ]
 
 

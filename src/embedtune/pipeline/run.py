@@ -198,7 +198,7 @@ def say_changes(settings: RunSettings, directory: RunDirectory, console: Console
         return
     new = yaml.safe_load(dump_config(settings))
     changes = list(_differing(old, new, ()))
-    changes = [change for change in changes if change[0][0] != "run"]
+    changes = [change for change in changes if change[0][0] not in ("run", "report")]
     for field, before, after in changes:
         console.say(f"{'.'.join(field)}: {visible(before, 40)} → {visible(after, 40)}")
     if changes:
@@ -448,7 +448,7 @@ class _Stages:
         facts = training.facts
         settings, names = self.settings.evaluation, self.settings.model.base
         recipe = Recipe(
-            "evaluate", 3, {**plain(settings), "evidence": plain(self.settings.evidence)},
+            "evaluate", 4, {**plain(settings), "evidence": plain(self.settings.evidence)},
             {"base": facts["base"]},
             {"dataset": dataset.digest, "training": training.digest},
         )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedtune.config import RunSettings
-from embedtune.embed import Embedder, Matrix
+from embedtune.embed import Embedder, Matrix, load_embedder
 from embedtune.embed.facts import prompts_in
 from embedtune.evaluation import health
 from embedtune.evaluation.diagnose import Gain, Signs, Suspects, Vectors, gain_of, looks_right
@@ -97,6 +97,7 @@ def measure_signs(case: Case, store: Store, console: Console) -> Signs:
         history=tuple((int(row["step"]), float(row["dev"])) for row in case.history),
         curve=case.curve,
         moved=moved,
+        steps=case.facts.get("best_step") or None,
         negatives=own_negatives,
         in_batch=in_batch,
         poolings=poolings,
@@ -114,20 +115,18 @@ def measure_signs(case: Case, store: Store, console: Console) -> Signs:
 def _open(system: System, case: Case, store: Store, console: Console) -> Embedder:
     """Of a run, base and candidate as its evaluation left them in the store; all others in the
     quickest precision there is, which moves a score by less than what is looked for."""
-    from embedtune.embed.local import LocalEmbedder
     from embedtune.embed.recorded import RecordedEmbedder
     from embedtune.training.plan import device_and_precision
 
-    own = (system.query_prompt, system.document_prompt)
-    stored = case.judgement is not None and not system.pooling and own == (None, None)
+    prompts = {"query": system.query_prompt, "document": system.document_prompt}
+    instead = {role: prompt for role, prompt in prompts.items() if prompt is not None}
+    stored = case.judgement is not None and not system.pooling and not instead
     quick = device_and_precision(case.settings.training) == ("cpu", "bf16") and not stored
-    embedder = LocalEmbedder(
-        system.model,
-        precision="bf16" if quick else "fp32",
-        pooling=case.settings.model.pooling,
-        pooling_instead=system.pooling or None,  # type: ignore[arg-type]  # as ``System`` has it
-        prompts_instead={} if own == (None, None) else {"query": own[0], "document": own[1]},  # type: ignore[dict-item]
-    )
+    embedder = load_embedder(
+        "local", model=system.model, precision="bf16" if quick else "fp32",
+        pooling=case.settings.model.pooling, pooling_instead=system.pooling or None,
+        prompts_instead=instead,
+    )  # fmt: skip
     return RecordedEmbedder(
         embedder, store, progress=console.progress(f"texts encoded by {system.label}")
     )

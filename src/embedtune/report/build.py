@@ -61,7 +61,9 @@ def build_report(facts: ReportFacts, texts: Texts = ENGLISH) -> Report:
         "probes": facts.probes,
         "drifted": drifted(facts.probes),
         "thresholds": threshold_section(facts.evidence, t),
-        "space": map_section(facts.evidence, t),
+        "space": map_section(
+            facts.evidence, {chunk.document: chunk.source for chunk in facts.chunks}, t
+        ),
         "causes": _causes(facts, texts),
         "flags": [(flag, flag_words(flag, texts)) for flag in all_flags(facts)],
         "judged": facts.verdict is not None,
@@ -133,7 +135,10 @@ def _hardest(facts: ReportFacts) -> dict[str, Any] | None:
 
 def _parts(breakdown: Breakdown, texts: Texts) -> dict[str, Any]:
     """The table of one property; what the project itself named is worded."""
-    rows = [(_part_name(breakdown.by, part.name, texts), part) for part in breakdown.parts]
+    parts = list(breakdown.parts)
+    if breakdown.by.endswith("-length"):  # "≤7", "8-12", ">12", whatever their sizes
+        parts.sort(key=lambda part: {"≤": 0, ">": 2}.get(part.name[:1], 1))
+    rows = [(_part_name(breakdown.by, part.name, texts), part) for part in parts]
     if breakdown.rest is not None:
         rows.append((texts["parts.rest"].format(count=breakdown.rest_parts), breakdown.rest))
     return {"by": breakdown.by, "rows": rows}

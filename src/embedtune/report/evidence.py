@@ -1,7 +1,7 @@
 """The evidence beside the verdict: how small the index may be, score thresholds, the map."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -145,7 +145,7 @@ def _spread(scores: ScoreAdvice, place: int, t: Any) -> dict[str, Any]:
               auc=score(spread.auc))  # fmt: skip
     return {
         "title": _when(place, len(scores.spreads), spread.system, t),
-        "auc": t("spread.auc", auc=score(spread.auc)),
+        "auc": t("spread.auc", auc=percent(spread.auc)),
         "chart": evidence_charts.spread_chart(
             scores.edges, spread.relevant, spread.irrelevant, names,
             (t("spread.axis"), t("queries")), label, lines=lines,
@@ -200,13 +200,21 @@ def _share(share: Share | None) -> tuple[str, str]:
 # ---- the map
 
 
-def map_section(evidence: Evidence | None, t: Any) -> dict[str, Any] | None:
-    """The same points before and after, with the numbers that say what can be believed."""
+def map_section(
+    evidence: Evidence | None, documents: Mapping[str, str], t: Any
+) -> dict[str, Any] | None:
+    """The same points before and after, with the numbers that say what can be believed.
+
+    Args:
+        documents: Id -> name, since points are coloured by document where nothing else is known.
+    """
     space = evidence.map if evidence else None
     if space is None or not space.points or not space.layouts:
         return None
     chosen = _drawn(space)
-    names = {colour: cut(colour, 60) for colour in space.colours[: len(KINDS)]}
+    names = {
+        colour: cut(documents.get(colour) or colour, 60) for colour in space.colours[: len(KINDS)]
+    }
     kinds = Counter(space.points[place].kind for place in chosen)
     pictures = []
     for place, layout in enumerate(space.layouts):

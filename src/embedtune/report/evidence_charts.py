@@ -110,8 +110,8 @@ def compression_chart(
         kept = alt.Chart(alt.Data(values=[{"score": full - grid.loss, "name": line}]))
         return alt.layer(
             kept.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=up),
-            kept.mark_text(align="right", dy=8, fontSize=11, color=MUTED).encode(
-                x=alt.value("width"), y=up, text="name:N"
+            kept.mark_text(align="left", dx=4, dy=-7, fontSize=11, color=MUTED).encode(
+                x=alt.value(0), y=up, text="name:N"
             ),
             base.mark_line(strokeWidth=1.5),
             base.mark_point(filled=True, size=60, opacity=1).encode(

@@ -298,7 +298,8 @@ ENGLISH: Mapping[str, str] = {
     "spread.relevant": "best right passage",
     "spread.irrelevant": "best wrong passage",
     "spread.axis": "score",
-    "spread.auc": "A right passage scores above a wrong one in {auc} of all cases (AUC).",
+    "spread.auc": "Of two questions taken at random, the right passage of one scores above the "
+    "wrong passage of the other in {auc} of cases (AUC).",
     "spread.label": "Scores of the best right and the best wrong passage of {queries} questions "
     "with {system}; AUC {auc}.",
     "threshold.no-answer": "Saying “no answer”",

@@ -285,7 +285,7 @@ CHINESE: Mapping[str, str] = {
     "spread.relevant": "最好的正确段落",
     "spread.irrelevant": "最好的错误段落",
     "spread.axis": "得分",
-    "spread.auc": "正确段落得分高于错误段落的概率为 {auc}（AUC）。",
+    "spread.auc": "任取两个问题，一个的正确段落得分高于另一个的错误段落的概率为 {auc}（AUC）。",
     "spread.label": "{system} 在 {queries} 个问题上，最好的正确段落与最好的错误段落的得分分布；"
     "AUC {auc}。",
     "threshold.no-answer": "判断“没有答案”",

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from embedtune.language import LANGUAGES
-from embedtune.report.facts import METRIC, ReportFacts
+from embedtune.report.facts import LABELS, METRIC, ReportFacts
 from embedtune.report.render import count, cut, percent, score, signed
 from embedtune.report.texts import ENGLISH, Texts, teller
 from embedtune.results import Difference, Flag, Verdict
@@ -168,6 +168,8 @@ def _reasons(verdict: Verdict, texts: Texts) -> list[str]:
             values["flags"] = texts["list.joined"].join(blocking) or values["flags"]
         if "name" in values:
             values["name"] = texts.get(f"verdict.{values['name']}.name", values["name"])
+        if "metric" in values:
+            values["metric"] = LABELS.get(values["metric"], values["metric"])
         try:
             told[place] = texts[f"reason.{code}"].format(**values)
         except KeyError:  # a reason of another version
