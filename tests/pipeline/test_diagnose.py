@@ -11,8 +11,9 @@ from embedtune.config import RunSettings
 from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.pipeline.console import Silent
 from embedtune.pipeline.diagnose import diagnose_models
-from embedtune.pipeline.signs import Case, _negatives, _sample, measure_signs
+from embedtune.pipeline.signs import Case, _sample, measure_signs
 from embedtune.pipeline.stored import load_given
+from embedtune.pipeline.suspects import suspects_among
 from embedtune.records import Chunk, Query, RetrievalSet
 from embedtune.store import Store
 
@@ -100,11 +101,9 @@ def negatives_of(chunks: dict[str, str], given: dict[str, tuple[str, ...]]):
     data = RetrievalSet("small", passages, (query,), {"train": {"q": {"right": 1}}})
     hashing = System("hashing", "dense", "hashing", "256")
     evaluator = Evaluator(data)
-    from embedtune.pipeline.stored import Dataset
-
-    dataset = Dataset(data, (), {}, "given", False, ())
-    case = Case(dataset, "none", Path("none"), RunSettings(), negatives=given)
-    return _negatives(case, data, evaluator, hashing)
+    return suspects_among(
+        data, evaluator, hashing, negatives=given, near_duplicates=(), batch_size=32
+    )
 
 
 def test_an_answer_told_again_is_a_suspect_and_another_passage_is_none():

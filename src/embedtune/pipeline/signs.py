@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from embedtune.config import RunSettings
-from embedtune.embed import Embedder, Matrix, load_embedder
+from embedtune.embed import Embedder, load_embedder
 from embedtune.embed.facts import prompts_in
 from embedtune.evaluation import health
-from embedtune.evaluation.diagnose import Gain, Signs, Suspects, Vectors, gain_of, looks_right
+from embedtune.evaluation.diagnose import Gain, Signs, Vectors, gain_of
 from embedtune.evaluation.evaluate import Evaluator, System
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.judge import Judgement, local
 from embedtune.pipeline.stored import Dataset
+from embedtune.pipeline.suspects import suspects_among
 from embedtune.pipeline.untrained import is_static
 from embedtune.records import Query, RetrievalSet
-from embedtune.relevance import Relevance
+from embedtune.relevance import merge_qrels
 from embedtune.results import SystemScores
 from embedtune.retrieve.bm25 import BM25
 from embedtune.retrieve.order import tie_breaker
@@ -30,7 +31,8 @@ from embedtune.store import Store
 
 QUERIES = 200  # of a split
 PASSAGES = 2000
-TRIED_QUERIES = 100  # with other poolings and prompts
+TRIED = ("train", "dev")  # where other poolings and prompts are tried
+TRIED_QUERIES = 200
 TRIED_PASSAGES = 300
 LEAST_ALPHA = 0.05
 SPREAD = 64  # texts, as training itself watches
@@ -87,9 +89,13 @@ def measure_signs(case: Case, store: Store, console: Console) -> Signs:
     test, chance, best, lost = _on_test(case, evaluator, base, tuned, splits)
     seen = _tokens(case, data)
     poolings, prompts = dict[str, Gain](), dict[str, Gain]()
-    if split := next((name for name in ("dev", "train", "test") if name in splits), None):
-        poolings, prompts = _other_uses(case, data, tuned, split, evaluator_of)
-    own_negatives, in_batch = _negatives(case, data, evaluator, base)
+    if splits & set(TRIED):
+        poolings, prompts = _other_uses(case, data, tuned, evaluator_of)
+    own_negatives, in_batch = suspects_among(
+        data, evaluator, base, negatives=case.negatives,
+        near_duplicates=_within(data, case.dataset.twins),
+        batch_size=case.facts.get("plan", {}).get("batch_size", BATCH),
+    )  # fmt: skip
     return Signs(
         train=gains.get("train"),
         dev=gains.get("dev"),
@@ -293,10 +299,10 @@ def _other_uses(
     case: Case,
     data: RetrievalSet,
     tuned: System,
-    split: str,
     evaluator_of: Callable[[RetrievalSet], Evaluator],
 ) -> tuple[dict[str, Gain], dict[str, Gain]]:
-    """The tuned model with other poolings and prompts than its files say: gains over its own."""
+    """The tuned model with other poolings and prompts than its files say: gains over its own, on
+    train and dev queries together, as such gains are small and a few hundred queries noisy."""
     from embedtune.embed.loading import own_pooling
     from embedtune.embed.models import resolve_model
 
@@ -306,11 +312,12 @@ def _other_uses(
         return {}, {}
     poolings = {*POOLINGS, own_pooling(base) or own} - {own}
     prompts = {("", ""), USUAL, _prompts_of(base), case.prompts or now} - {now}
-    part = replace(data, qrels={split: data.qrels[split]})
-    evaluator = evaluator_of(_sample(part, TRIED_QUERIES, TRIED_PASSAGES, {}))
+    both = merge_qrels(data.qrels.get(split, {}) for split in TRIED)
+    part = _sample(replace(data, qrels={"both": both}), TRIED_QUERIES, TRIED_PASSAGES, {})
+    evaluator = evaluator_of(part)
 
     def gains(systems: Iterable[System]) -> dict[str, Gain]:
-        return {one.label: _gain(evaluator, tuned, one, split) for one in systems}
+        return {one.label: _gain(evaluator, tuned, one, "both") for one in systems}
 
     pooled = (replace(tuned, label=name, pooling=name) for name in sorted(poolings))
     prompted = (
@@ -357,92 +364,3 @@ def _gap(data: RetrievalSet) -> dict[str, float] | None:
     if gap is None:
         return None
     return {own.name: own.apart for own in gap.measures if not own.name.startswith("words that")}
-
-
-# ---- negatives
-
-
-def _negatives(
-    case: Case, data: RetrievalSet, evaluator: Evaluator, base: System
-) -> tuple[Suspects | None, Suspects | None]:
-    """Which of the training's negatives look like answers: its own, and those of the batch.
-
-    What training itself masks, such as near-duplicates of answers, does not count.
-    """
-    asked = data.queries_of("train") if data.qrels.get("train") else ()
-    if not asked:
-        return None, None
-    views = _Views(data, evaluator.vectors(base), asked, evaluator.embedder(base))
-    place = {chunk.id: number for number, chunk in enumerate(data.chunks)}
-    twins = [(place[one], place[other]) for one, other in _within(data, case.dataset.twins)]
-    relevance = Relevance(data.queries, data.chunks, data.qrels["train"], twins)
-    positives = sorted({id for query in asked for id in _right(data, query.id)})
-    own, batch = list[bool](), list[bool]()
-    for query in asked:
-        barred, answers = relevance.excluded(query.id), _right(data, query.id)
-        suspect = views.suspects(query.id, answers)
-        given = case.negatives.get(query.id, ())
-        own += [suspect(other) for other in given if other in place and other not in barred]
-        batch += [suspect(other) for other in positives if other not in barred]
-    size = case.facts.get("plan", {}).get("batch_size", BATCH)
-    share = float(np.mean(batch)) if batch else 0.0
-    return (
-        Suspects(len(own), float(np.mean(own))) if own else None,
-        Suspects(len(batch), share, per_batch=share * (size - 1)) if batch else None,
-    )
-
-
-class _Views:
-    """Queries and passages as the base and BM25 see them."""
-
-    def __init__(
-        self,
-        data: RetrievalSet,
-        encoded: tuple[list[str], Matrix],
-        asked: Sequence[Query],
-        embedder: Embedder,
-    ) -> None:
-        texts = {chunk.id: chunk.embedded for chunk in data.chunks}
-        row_of = {texts[id]: row for row, id in enumerate(encoded[0])}
-        self._rows = {id: row_of[text] for id, text in texts.items()}
-        self._place = {chunk.id: place for place, chunk in enumerate(data.chunks)}
-        self._passages = _units(encoded[1])
-        vectors = _units(embedder.embed([query.text for query in asked], "query"))
-        self._asked = {query.id: vector for query, vector in zip(asked, vectors, strict=True)}
-        self._texts = {query.id: query.text for query in asked}
-        self._words = BM25(data.chunks)
-
-    def suspects(self, query: str, answers: Sequence[str]) -> Callable[[str], bool]:
-        """Passage -> whether it may answer the query as well as its ``answers`` do."""
-        meaning = _from_mean(self._passages @ self._asked[query])
-        words = self._words.scores(self._texts[query])
-        likeness = [
-            _from_mean(self._passages @ self._passages[self._rows[answer]]) for answer in answers
-        ]
-
-        def view(passage: str) -> tuple[float, float]:
-            return float(meaning[self._rows[passage]]), float(words[self._place[passage]])
-
-        def suspect(passage: str) -> bool:
-            own, row = view(passage), self._rows[passage]
-            return any(
-                looks_right(view(answer), own, float(like[row]))
-                for answer, like in zip(answers, likeness, strict=True)
-            )
-
-        return suspect
-
-
-def _from_mean(cosines: Matrix) -> Matrix:
-    """Cosines as shares of the way from their mean to 1: in a space where all texts are close
-    together, as those of some good models, a high cosine says nothing."""
-    mean = float(cosines.mean())
-    return (cosines - mean) / max(1 - mean, 1e-9)
-
-
-def _right(data: RetrievalSet, query: str) -> list[str]:
-    return [chunk for chunk, grade in data.qrels["train"][query].items() if grade > 0]
-
-
-def _units(vectors: Matrix) -> Matrix:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
