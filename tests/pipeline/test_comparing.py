@@ -12,7 +12,7 @@ from embedtune.pipeline.comparing import compare_runs
 from embedtune.pipeline.judge import Judgement
 from embedtune.pipeline.stored import DATASET, EVALUATION, Dataset, save_dataset, save_judgement
 from embedtune.records import Chunk, Query, RetrievalSet
-from embedtune.report import LANGUAGES
+from embedtune.report.texts import LANGUAGES
 from embedtune.results import SystemScores, Verdict
 from embedtune.retrieve.fusion import Fusion
 from embedtune.run import Recipe, RunDirectory

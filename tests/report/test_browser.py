@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from embedtune.report import LANGUAGES, ReportFacts, build_report
+from embedtune.report import ReportFacts, build_report
+from embedtune.report.texts import LANGUAGES
 
 pytestmark = pytest.mark.browser
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from embedtune.report import LANGUAGES, ReportFacts, model_card
+from embedtune.report import ReportFacts, model_card
+from embedtune.report.texts import LANGUAGES
 
 
 def parts_of(card):

@@ -12,7 +12,8 @@ from embedtune.evaluation.changes import CODES
 from embedtune.evaluation.diagnose import CODES as CAUSES
 from embedtune.evaluation.quantise import PRECISIONS
 from embedtune.evaluation.reasons import REASONS
-from embedtune.report import LANGUAGES, build_report, model_card
+from embedtune.report import build_report, model_card
+from embedtune.report.texts import LANGUAGES
 from embedtune.results import Flag
 
 ENGLISH, CHINESE = LANGUAGES["en"], LANGUAGES["zh"]

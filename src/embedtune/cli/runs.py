@@ -222,7 +222,7 @@ def report(
 
     Example: embedtune report runs/run && embedtune report --compare runs/one runs/other
     """
-    from embedtune.report import LANGUAGES
+    from embedtune.report.texts import LANGUAGES
 
     if language and language not in LANGUAGES:
         raise ConfigError(f"--language: must be one of {', '.join(LANGUAGES)}")

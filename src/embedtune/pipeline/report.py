@@ -32,7 +32,6 @@ from embedtune.pipeline.stored import (
 )
 from embedtune.records import Counts, Reject
 from embedtune.report import (
-    LANGUAGES,
     CauseFacts,
     MergeFacts,
     ProbeFacts,
@@ -43,6 +42,7 @@ from embedtune.report import (
     build_report,
     model_card,
 )
+from embedtune.report.texts import LANGUAGES
 from embedtune.run import StageFolder
 
 PACKAGES = ("embedtune", "torch", "sentence-transformers", "transformers", "numpy")

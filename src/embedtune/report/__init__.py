@@ -11,10 +11,9 @@ from embedtune.report.facts import (
     TrainingFacts,
     TrialFacts,
 )
-from embedtune.report.texts import LANGUAGES, ReportSettings
+from embedtune.report.texts import ReportSettings
 
 __all__ = [
-    "LANGUAGES",
     "CauseFacts",
     "MergeFacts",
     "ProbeFacts",
