@@ -1,11 +1,12 @@
 """Each known cause of a failed tuning, planted alone: does ``embedtune diagnose`` name it first?
 
-    python benchmarks/diagnosis.py [DATA …] [--seeds 11,12,13] [--causes a,b] [--log FILE] [-v]
+    python benchmarks/diagnosis.py [DATA …] [--seeds 21,22,23] [--causes a,b] [--log FILE] [-v]
 
-DATA are ``onet_jobs`` and ``medquad`` (of whose passages 40 words are kept, for speed); test
+DATA are ``onet_jobs`` (by itself) and ``medquad``; 40 words of a passage are kept, for speed, which
+makes medquad so easy that a sound training of it is at the base's ceiling, and said to be. Test
 queries of the data are not touched: train, dev and test are drawn anew from the train and dev
-queries, by seed and by passage. The limits were set on onet_jobs, seed 1. One thread, one process;
-about half a minute of CPU a fault.
+queries, by seed and by passage. The limits were set on onet_jobs, seed 1, and medquad, seed 11.
+One thread, one process; half a minute to three minutes of CPU a fault.
 """
 
 import argparse
@@ -324,8 +325,8 @@ def plant(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="*", default=["onet_jobs", "medquad"])
-    parser.add_argument("--seeds", default="11,12,13")
+    parser.add_argument("data", nargs="*", default=["onet_jobs"])
+    parser.add_argument("--seeds", default="21,22,23")
     parser.add_argument("--causes", default=",".join(FAULTS))
     parser.add_argument("--log", type=Path)
     parser.add_argument("-v", "--verbose", action="store_true")
