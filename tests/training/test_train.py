@@ -202,6 +202,31 @@ def test_patience_stops_early(tiny_model, tmp_path):
     assert trained.best_step == 6
 
 
+def test_a_kill_after_patience_was_over_trains_no_further(tiny_model, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_, **__):
+        raise Killed
+
+    pairs = topic_pairs()
+    falling = iter([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
+
+    def fit():
+        return train(
+            pairs, str(tiny_model), tmp_path, excluded=excluded_of(pairs),
+            score=lambda model: next(falling),
+            settings=FAST.model_copy(update={"patience": 1}),
+        )  # fmt: skip
+
+    with monkeypatch.context() as patch:
+        patch.setattr("embedtune.training.train.publish", killed)
+        with pytest.raises(Killed):
+            fit()
+    again = fit()
+    assert (again.history[-1]["step"], again.best_step) == (12, 6)
+
+
 def checkpoint(folder: Path, step: int) -> Path:
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)

@@ -79,6 +79,11 @@ def fit(
     for step, batch in enumerate(
         islice(_endless(order), state["step"], plan.steps), state["step"] + 1
     ):
+        # asked here, so that one that was killed after its last evaluation stops there too
+        if step - 1 in written.evaluated and patience_is_over(
+            settings.patience, keep_best.folder, written.evaluated
+        ):
+            break
         loss = stepper.backward(batch)
         health.check(step, loss, batch[1])
         norm = torch.nn.utils.clip_grad_norm_(
@@ -103,8 +108,6 @@ def fit(
                            {"step": step, "rows": written.rows, "since": since,
                             "tokens_at_once": stepper.portions.budget})  # fmt: skip
                 prune(checkpoints, keep=2)
-            if patience_is_over(settings.patience, keep_best.folder, written.evaluated):
-                break
     return written.rows
 
 
