@@ -60,7 +60,10 @@ def test_a_bug_is_called_one_and_leaves_its_traceback_in_a_file(command, monkeyp
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_with_their_code_and_say_how_to_go_on(command, monkeypatch, number, code):
     monkeypatch.setattr(doctor, "_python", lambda: os.kill(os.getpid(), number))
+    # a shell that starts the tests in the background has them ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     result = command("doctor")
+    signal.signal(signal.SIGINT, before)
     assert (result.code, result.out) == (code, "")
     assert result.lines == ["embedtune: stopped; run the same command again to go on"]
 
