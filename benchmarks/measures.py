@@ -25,10 +25,11 @@ import numpy as np
 from embedtune.datasets.formats import LabelledRow, PairRow, ScoredRow
 from embedtune.datasets.source import read_source
 from embedtune.embed import Matrix, Similarity
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.labelled import knn_labels, probe_labels, silhouettes
 from embedtune.evaluation.measures import SIMILARITIES
 from embedtune.evaluation.scored import measure_labelled_pairs, measure_scored
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.triplets import measure_triplets
 from embedtune.records import RetrievalSet, Role
 from embedtune.store import content_key

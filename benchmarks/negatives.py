@@ -289,7 +289,8 @@ def train(
     folder: Path, arms: Sequence[str], seeds: Sequence[int], folds: int, log: Path | None
 ) -> None:
     from embedtune.datasets.beir import read_beir
-    from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+    from embedtune.evaluation.evaluate import Evaluator
+    from embedtune.evaluation.settings import EvaluationSettings
     from embedtune.similar import near_duplicates
 
     data = read_beir(folder).data
@@ -347,7 +348,8 @@ def train_once(data: Any, twins: Any, arm: str, seed: int) -> dict[str, float]:
     from embedtune.datasets.negatives import NegativeSettings, attach_negatives
     from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import LocalEmbedder, MemoryEmbedder
-    from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+    from embedtune.evaluation.evaluate import Evaluator
+    from embedtune.evaluation.settings import EvaluationSettings
     from embedtune.records import Pair
     from embedtune.relevance import Relevance, merge_qrels
     from embedtune.training.examples import from_pairs

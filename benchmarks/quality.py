@@ -33,6 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "results"
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
+LENGTH = 256  # tokens it reads of a text as it comes; the tutorials leave that alone
 FOLDS = 5
 ONE_SEED = 2000  # training pairs from which on one seed must do
 RECIPES: Mapping[str, Mapping[str, Any]] = {
@@ -64,7 +65,8 @@ def load(folder: Path) -> Any:
 def folds_of(given: Any, work: Path) -> list[Path]:
     """BEIR folders in which each fifth of the groups is test once."""
     from embedtune.datasets.beir import write_beir
-    from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+    from embedtune.evaluation.evaluate import Evaluator
+    from embedtune.evaluation.settings import EvaluationSettings
     from embedtune.relevance import merge_qrels
     from embedtune.retrieve.order import tie_breaker
 
@@ -144,9 +146,11 @@ def tutorial(given: Any, recipe: str, seed: int) -> float:
     """A tutorial's recipe on the train split, scored on test."""
     from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import MemoryEmbedder
-    from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+    from embedtune.evaluation.evaluate import Evaluator
+    from embedtune.evaluation.settings import EvaluationSettings
     from embedtune.pipeline.material import training_pairs
     from embedtune.training.examples import from_pairs
+    from embedtune.training.options import ModelSettings
     from embedtune.training.plan import TrainingSettings
     from embedtune.training.train import train
 
@@ -163,6 +167,7 @@ def tutorial(given: Any, recipe: str, seed: int) -> float:
         trained = train(
             [from_pairs("train", pairs)], BASE, Path(work), excluded=lambda query: frozenset(),
             score=lambda model: 0.5, settings=settings,
+            model_settings=ModelSettings(max_length=LENGTH),
         )  # fmt: skip
         model = load_sentence_transformer(str(trained.model), device="cpu")
         return evaluator.score_embedder(MemoryEmbedder(model, recipe), "test")
@@ -179,7 +184,8 @@ def library_tutorial(given: Any, recipe: str, seed: int) -> float:
     from datasets import Dataset
     from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import MemoryEmbedder
-    from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+    from embedtune.evaluation.evaluate import Evaluator
+    from embedtune.evaluation.settings import EvaluationSettings
     from embedtune.pipeline.material import training_pairs
 
     own = RECIPES[recipe]

@@ -259,7 +259,8 @@ def quality(data: Path, model: str) -> float:
     from embedtune.datasets.beir import read_beir
     from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import MemoryEmbedder
-    from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+    from embedtune.evaluation.evaluate import Evaluator
+    from embedtune.evaluation.settings import EvaluationSettings
 
     evaluator = Evaluator(read_beir(data).data, EvaluationSettings())
     loaded = load_sentence_transformer(model, device="cpu")

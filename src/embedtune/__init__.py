@@ -11,7 +11,7 @@ _PLACES = {
     "ChunkSettings": "documents.chunk",
     "DocumentSettings": "documents.read",
     "EmbedtuneError": "errors",
-    "EvaluationSettings": "evaluation.evaluate",
+    "EvaluationSettings": "evaluation.settings",
     "Evaluator": "evaluation.evaluate",
     "LLMSettings": "llm.recorded",
     "QuerySettings": "queries.generate",

@@ -24,7 +24,7 @@ from embedtune.documents.chunk import ChunkSettings
 from embedtune.documents.cleaning import CleaningSettings
 from embedtune.embed.remote import EmbeddingSettings
 from embedtune.errors import ConfigError
-from embedtune.evaluation.evaluate import EvaluationSettings
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.files import visible
 from embedtune.llm.recorded import LLMSettings
 from embedtune.pipeline.evidence import EvidenceSettings

@@ -13,7 +13,7 @@ from embedtune.evaluation.candidates import (
     ranked,
 )
 from embedtune.evaluation.compare import difference
-from embedtune.evaluation.evaluate import EvaluationSettings
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.systems import parse_system
 from embedtune.results import SystemScores
 

@@ -13,9 +13,10 @@ from embedtune.evaluation.compare import (
     difference,
     hold_contest,
 )
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.forgetting import gate
 from embedtune.evaluation.reasons import REASONS
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.systems import parse_system
 from embedtune.results import Flag, SystemScores
 from embedtune.retrieve.fusion import CHOICES, Fusion

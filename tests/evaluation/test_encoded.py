@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from embedtune.evaluation.encoded import answers_of, encode
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.systems import parse_system
 from embedtune.records import Chunk, Query, RetrievalSet, Span
 from embedtune.retrieve.dense import nearest

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from embedtune.embed.hashing import HashingEmbedder
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, restricted
+from embedtune.evaluation.evaluate import Evaluator, restricted
 from embedtune.evaluation.metrics import STANDARD, score
 from embedtune.evaluation.quantise import nearest, quantise
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.systems import parse_system
 from embedtune.records import Chunk, Query, RetrievalSet
 from embedtune.retrieve.fusion import CHOICES, Fusion

@@ -9,7 +9,7 @@ from sklearn import metrics as sklearn
 
 from embedtune.datasets.formats import PairRow, ScoredRow
 from embedtune.errors import IntegrityError, NothingUsable
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.measures import intervals_of, similarities_of_rows
 from embedtune.evaluation.scored import (
     Steps,
@@ -21,6 +21,7 @@ from embedtune.evaluation.scored import (
     pearson,
     spearman,
 )
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.systems import parse_system
 from embedtune.evaluation.triplets import measure_triplets
 from embedtune.records import Chunk, Query, RetrievalSet

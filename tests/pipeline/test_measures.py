@@ -5,8 +5,8 @@ import pytest
 
 from embedtune.datasets.formats import ScoredRow
 from embedtune.embed.local import LocalEmbedder
-from embedtune.evaluation.evaluate import EvaluationSettings
 from embedtune.evaluation.scored import measure_scored
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.pipeline.material import order_of_scores
 
 TEXTS = ["robot battery", "night shift fee", "tow the robot", "arm of the crate", "ripe fruit",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from embedtune.datasets.beir import read_beir
-from embedtune.evaluation.evaluate import EvaluationSettings
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.pipeline.console import Silent
 from embedtune.pipeline.tune import tune
 from embedtune.training.plan import TrainingSettings

@@ -12,8 +12,8 @@ from embedtune.embed import Embedder
 from embedtune.embed.facts import ModelFacts
 from embedtune.embed.tokens import Tokens, WordTokens
 from embedtune.evaluation.compare import difference
-from embedtune.evaluation.evaluate import EvaluationSettings
 from embedtune.evaluation.measures import Measures
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.systems import System
 from embedtune.language import language_of
 from embedtune.results import Difference, SystemScores

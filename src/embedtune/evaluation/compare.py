@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedtune.errors import IntegrityError
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator, restricted
+from embedtune.evaluation.evaluate import Evaluator, restricted
 from embedtune.evaluation.forgetting import COUNTS_FROM, COUNTS_TO, LOSS, ProbeResult
 from embedtune.evaluation.health import LANGUAGE_CODES, few_queries_flag
 from embedtune.evaluation.power import power
 from embedtune.evaluation.reasons import REASONS, named
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.statistics import Sums, bootstrap_t, holm, sign_flip_test, sums_by_group
 from embedtune.evaluation.systems import System
 from embedtune.files import visible

@@ -14,7 +14,8 @@ import numpy as np
 
 from embedtune.embed import Embedder, Matrix
 from embedtune.errors import ConfigError, IntegrityError
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.statistics import bootstrap_t, sums_by_group
 from embedtune.evaluation.systems import System, open_embedder
 from embedtune.files import read_jsonl, read_text, visible

@@ -7,7 +7,8 @@ from typing import Any
 
 from embedtune.errors import ConfigError
 from embedtune.evaluation.compare import difference
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.pipeline.judge import Judgement
 from embedtune.pipeline.stored import (
     DATASET,

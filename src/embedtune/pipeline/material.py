@@ -6,8 +6,8 @@ from typing import Any
 from embedtune.config import RunSettings
 from embedtune.datasets.formats import LabelledRow, PairRow, Row, ScoredRow
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
-from embedtune.evaluation.evaluate import EvaluationSettings
 from embedtune.evaluation.measures import similarities_of_rows
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.files import visible
 from embedtune.records import Pair, RetrievalSet, content_id
 from embedtune.training.builders import Teacher

@@ -10,8 +10,9 @@ from embedtune.datasets.formats import PairRow
 from embedtune.embed import Matrix
 from embedtune.errors import ConfigError
 from embedtune.evaluation import metrics
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.measures import Measures
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.systems import (
     System,
     open_reranker,

@@ -70,7 +70,7 @@ def merge_models(
         chosen, curve = alpha if base else 1.0, []
         if base:
             original, mean, scratch = (
-                load_sentence_transformer(name, device="cpu") for name in (base, base, base)
+                load_sentence_transformer(name, device="cpu") for name in (base, tuned[0], tuned[0])
             )
             _check_alike((tuned[0], base), (target, original))
             merge_into(mean, target, target, 1.0)

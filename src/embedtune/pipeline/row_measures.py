@@ -8,7 +8,6 @@ import numpy as np
 from embedtune.datasets.formats import LabelledRow, ScoredRow
 from embedtune.embed import Embedder, Matrix, Similarity
 from embedtune.errors import ConfigError, NothingUsable
-from embedtune.evaluation.evaluate import EvaluationSettings
 from embedtune.evaluation.labelled import check_labels, knn_accuracy, measure_labelled
 from embedtune.evaluation.measures import Interval, Measures
 from embedtune.evaluation.scored import (
@@ -17,6 +16,7 @@ from embedtune.evaluation.scored import (
     measure_labelled_pairs,
     measure_scored,
 )
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.systems import System, matryoshka_dimensions
 from embedtune.files import visible
 from embedtune.pipeline.console import Console

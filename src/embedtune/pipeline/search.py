@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.embed.local import MemoryEmbedder
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.pipeline.console import Console
 from embedtune.records import Pair, RetrievalSet
 from embedtune.retrieve.order import tie_breaker

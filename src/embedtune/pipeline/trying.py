@@ -14,7 +14,8 @@ from embedtune.embed.facts import prompts_in
 from embedtune.embed.loading import own_pooling
 from embedtune.errors import EmbedtuneError
 from embedtune.evaluation.compare import difference
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.evaluation.statistics import holm
 from embedtune.evaluation.systems import System
 from embedtune.files import visible

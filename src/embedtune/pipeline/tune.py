@@ -9,8 +9,9 @@ from typing import Any
 from embedtune.datasets.formats import Row, ScoredRow
 from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError
-from embedtune.evaluation.evaluate import EvaluationSettings, Evaluator
+from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.forgetting import LANGUAGES, bundled_probe
+from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.files import write_json
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.material import (

@@ -27,6 +27,8 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 OTHER_NAMES = {"last": "lasttoken", "weighted": "weightedmean"}
 LONG_ENOUGH = 99  # percentile of the training texts' lengths that is read to the end
 ENOUGH = 256  # tokens: what is learnt on short texts may be asked to read longer ones
+MANY_CUT = 0.05  # of the training texts of a role: the limit is raised
+RAISED_MOST = 512  # tokens; what was never read so long is not trusted further
 STEP = 8  # tokens
 
 
@@ -56,8 +58,9 @@ class ModelSettings(Settings):
     )
     max_length: PositiveInt | Auto = Field(
         "auto",
-        description="Tokens read of a text; auto: the model's own limit, or, where that is more "
-        "than 256, as many as 99 % of the training texts have.",
+        description="Tokens read of a text; auto: the model's own limit, or as many as 99 % of "
+        "the training texts have, where that is less (256 at least) or where more than 5 % of "
+        "them would be cut and the model can read more (512 at most).",
     )
     prompts: Prompts | Auto = Field(
         "auto",
@@ -120,7 +123,7 @@ def prepare(
         if words:
             extend(model, words)
         notes.append(_said_of_words(words))
-    notes += _shorten(model, settings.max_length, queries, passages)
+    notes += _set_length(model, settings.max_length, queries, passages)
     if training.lora != "off":
         _need_transformer(model, "training.lora")
         network = model[0].model
@@ -175,7 +178,7 @@ def _prompt_with(model: Any, prompts: Prompts) -> None:
     read_control_tokens_as_text(model)
 
 
-def _shorten(
+def _set_length(
     model: Any, wanted: int | str, queries: Sequence[str], passages: Sequence[str]
 ) -> list[str]:
     own, limit = model.max_seq_length, longest_text(model)
@@ -187,32 +190,46 @@ def _shorten(
         return []
     if limit is not None and wanted != "auto" and wanted > limit:
         raise ConfigError(f"model.max_length: {wanted} is more than the {limit} tokens it can read")
-    counts = np.array(
-        [*_token_counts(model, queries, "query"), *_token_counts(model, passages, "document")]
-    )
+    by_role = [_token_counts(model, queries, "query"), _token_counts(model, passages, "document")]
+    counts = np.concatenate(by_role)
     if wanted == "auto":
         wanted = own if limit is None else min(own, limit)
-        if len(counts) and wanted > ENOUGH:
-            covering = int(np.percentile(counts, LONG_ENOUGH, method="inverted_cdf"))
-            wanted = min(wanted, max(ENOUGH, -(-covering // STEP) * STEP))
-    model.max_seq_length = wanted
+        covering = max(map(_covering, by_role))
+        if wanted > ENOUGH:
+            wanted = min(wanted, max(ENOUGH, covering))
+        if limit is not None and any(
+            (role > wanted).mean() > MANY_CUT for role in by_role if len(role)
+        ):
+            wanted = max(wanted, min(covering, limit, RAISED_MOST))
+    notes = [f"{wanted} tokens of a text are read, not {own}, as many are longer"] * (wanted > own)
     for name in ("query_length", "document_length"):  # lengths of its own for a role go first
         if (getattr(model[0], name, None) or 0) > wanted:
             setattr(model[0], name, wanted)
+    model.max_seq_length = wanted
     cut = int((counts > wanted).sum())
-    return [f"{cut:,} of {len(counts):,} training texts are cut at {wanted} tokens"] if cut else []
+    if cut:
+        notes.append(f"{cut:,} of {len(counts):,} training texts are cut at {wanted} tokens")
+    return notes
 
 
-def _token_counts(model: Any, texts: Sequence[str], role: Role) -> list[int]:
+def _covering(counts: np.ndarray) -> int:
+    """Tokens that nearly all texts of these lengths have at most, in whole steps."""
+    if not len(counts):
+        return 0
+    longest = int(np.percentile(counts, LONG_ENOUGH, method="inverted_cdf"))
+    return -(-longest // STEP) * STEP
+
+
+def _token_counts(model: Any, texts: Sequence[str], role: Role) -> np.ndarray:
     prompt = model.prompts.get(role) or ""
     distinct = list(dict.fromkeys(texts))
     if not distinct:
-        return []
+        return np.zeros(0, np.int64)
     found = model[0].tokenizer(
         [prompt + text for text in distinct], truncation=False, return_attention_mask=False,
         return_token_type_ids=False, verbose=False,
     )  # fmt: skip
-    return [len(ids) for ids in found["input_ids"]]
+    return np.array([len(ids) for ids in found["input_ids"]])
 
 
 def _said_of_words(words: Sequence[str]) -> str:
