@@ -1,12 +1,11 @@
 """Embeddings from Cohere, whose models read queries and passages in different ways."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from embedtune.embed import Matrix, Similarity
-from embedtune.embed.remote import TRIES, Purse, Received, embed_in_batches, stacked, tokens_in
+from embedtune.embed import Matrix
+from embedtune.embed.remote import Received, RemoteEmbedder, stacked, tokens_in
 from embedtune.endpoint import (
     Endpoint,
     Fault,
@@ -17,7 +16,7 @@ from embedtune.endpoint import (
 )
 from embedtune.errors import ConfigError
 from embedtune.files import visible
-from embedtune.records import Progress, Role, no_progress
+from embedtune.records import Role
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,24 +28,17 @@ MOST_TEXTS = 96  # a request
 INPUT_TYPES = {"query": "search_query", "document": "search_document"}
 
 
-class CohereEmbedder:
-    """Vectors of ``/v2/embed``, in batches; see `remote.embed_in_batches`.
-
-    Wrap it in `RecordedEmbedder`, so that nothing paid for is bought twice.
+class CohereEmbedder(RemoteEmbedder):
+    """Vectors of ``/v2/embed``.
 
     Args:
         base_url: Else ``CO_API_URL``, or Cohere itself.
-        max_tokens: What the provider reads of a text; the rest is cut there.
-        timeout: Seconds a request may take in all its parts.
-        retries: Further attempts after a failure that may pass.
-        price: US dollars per million tokens.
-        purse: Shared by all services of a command.
+        batch_size: Texts a request, 96 at most.
+        sending: See `RemoteEmbedder`.
 
     Raises:
         ConfigError: The address is none, or ``COHERE_API_KEY`` is not set.
     """
-
-    similarity: Similarity = "cosine"
 
     def __init__(
         self,
@@ -55,41 +47,16 @@ class CohereEmbedder:
         base_url: str | None = None,
         batch_size: int = MOST_TEXTS,
         max_tokens: int = 512,
-        timeout: float = 60.0,
-        retries: int = TRIES - 1,
-        price: float | None = None,
-        purse: Purse | None = None,
-        progress: Progress = no_progress,
-        sleep: Callable[[float], None] = time.sleep,
+        **sending: Any,
     ) -> None:
         self.endpoint = find_cohere(model, base_url)
-        self.name = f"cohere:{model} at {self.endpoint.base_url}"
-        self.max_tokens = max_tokens
-        self._dimension: int | None = None
-        self._batch_size = min(batch_size, MOST_TEXTS)
-        self._timeout = timeout
-        self._retries = retries
-        self._price = price
-        self._purse = purse
-        self._progress = progress
-        self._sleep = sleep
+        super().__init__(
+            f"cohere:{model} at {self.endpoint.base_url}",
+            max_tokens=max_tokens,
+            batch_size=min(batch_size, MOST_TEXTS),
+            **sending,
+        )
         self._client: httpx2.Client | None = None
-
-    @property
-    def dimension(self) -> int:
-        """Asked of the provider (one short text) when nothing was embedded yet."""
-        if self._dimension is None:
-            self.embed(["dimension"], "query")
-        return self._dimension or 0
-
-    def embed(self, texts: Sequence[str], role: Role) -> Matrix:
-        vectors = embed_in_batches(
-            self, texts, role, batch_size=self._batch_size,
-            dimension=self._dimension if texts else self.dimension, retries=self._retries,
-            price=self._price, purse=self._purse, progress=self._progress, sleep=self._sleep,
-        )  # fmt: skip
-        self._dimension = vectors.shape[1]
-        return vectors
 
     def ask(self, texts: Sequence[str], role: Role) -> Received | Fault:
         import httpx2

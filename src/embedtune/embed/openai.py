@@ -2,15 +2,14 @@
 
 import json
 import logging
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from embedtune.embed import Matrix, Similarity
-from embedtune.embed.remote import TRIES, Purse, Received, embed_in_batches, stacked, tokens_in
+from embedtune.embed import Matrix
+from embedtune.embed.remote import Received, RemoteEmbedder, stacked, tokens_in
 from embedtune.endpoint import Fault, find_endpoint, refused, unreachable
 from embedtune.files import visible
-from embedtune.records import Progress, Role, no_progress
+from embedtune.records import Role
 
 if TYPE_CHECKING:
     import openai
@@ -18,10 +17,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class OpenAIEmbedder:
-    """Vectors over HTTP, in batches; see `remote.embed_in_batches`.
-
-    Wrap it in `RecordedEmbedder`, so that nothing paid for is bought twice.
+class OpenAIEmbedder(RemoteEmbedder):
+    """Vectors of an endpoint's ``/embeddings``.
 
     Args:
         model: Else ``EMBEDDING_MODEL``.
@@ -29,13 +26,8 @@ class OpenAIEmbedder:
         api_key_env: The variable that holds the key, ``none``, or ``auto``: see
             `endpoint.find_endpoint`.
         dimensions: Asked of the provider, for models that can shorten their vectors.
-        timeout: Seconds a request may take in all its parts.
-        retries: Further attempts after a failure that may pass.
-        price: US dollars per million tokens.
-        purse: Shared by all services of a command.
+        sending: See `RemoteEmbedder`.
     """
-
-    similarity: Similarity = "cosine"
 
     def __init__(
         self,
@@ -46,12 +38,7 @@ class OpenAIEmbedder:
         dimensions: int | None = None,
         batch_size: int = 64,
         max_tokens: int = 8191,
-        timeout: float = 60.0,
-        retries: int = TRIES - 1,
-        price: float | None = None,
-        purse: Purse | None = None,
-        progress: Progress = no_progress,
-        sleep: Callable[[float], None] = time.sleep,
+        **sending: Any,
     ) -> None:
         self.endpoint = find_endpoint(
             model, base_url, api_key_env, model_variable="EMBEDDING_MODEL"
@@ -59,34 +46,15 @@ class OpenAIEmbedder:
         for note in self.endpoint.notes:
             logger.info(note)
         shortened = f" {dimensions}d" if dimensions else ""
-        self.name = f"openai:{self.endpoint.model}{shortened} at {self.endpoint.base_url}"
-        self.max_tokens = max_tokens
+        super().__init__(
+            f"openai:{self.endpoint.model}{shortened} at {self.endpoint.base_url}",
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+            dimension=dimensions,
+            **sending,
+        )
         self._dimensions = dimensions
-        self._dimension: int | None = dimensions
-        self._batch_size = batch_size
-        self._timeout = timeout
-        self._retries = retries
-        self._price = price
-        self._purse = purse
-        self._progress = progress
-        self._sleep = sleep
         self._client: openai.OpenAI | None = None
-
-    @property
-    def dimension(self) -> int:
-        """Asked of the provider (one short text) when nothing was embedded yet."""
-        if self._dimension is None:
-            self.embed(["dimension"], "query")
-        return self._dimension or 0
-
-    def embed(self, texts: Sequence[str], role: Role) -> Matrix:
-        vectors = embed_in_batches(
-            self, texts, role, batch_size=self._batch_size,
-            dimension=self._dimension if texts else self.dimension, retries=self._retries,
-            price=self._price, purse=self._purse, progress=self._progress, sleep=self._sleep,
-        )  # fmt: skip
-        self._dimension = vectors.shape[1]
-        return vectors
 
     def ask(self, texts: Sequence[str], role: Role) -> Received | Fault:
         import openai

@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from embedtune.embed import Matrix
+from embedtune.embed import Matrix, Similarity
 from embedtune.endpoint import Fault, backoff
 from embedtune.errors import ServiceError
 from embedtune.files import clean_text, visible
@@ -110,12 +110,67 @@ class Received:
     request: str
 
 
-class Service(Protocol):
-    """One try at one batch, and what its answer says."""
+class RemoteEmbedder:
+    """An embedder whose vectors come over HTTP, in batches; see `embed_in_batches`.
 
-    name: str
+    Wrap it in `RecordedEmbedder`, so that nothing paid for is bought twice.
 
-    def ask(self, texts: Sequence[str], role: Role) -> Received | Fault: ...
+    Args:
+        name: Service, model and address.
+        max_tokens: What the provider reads of a text; the rest is cut there.
+        dimension: None: asked of the provider when it is wanted.
+        timeout: Seconds a request may take in all its parts.
+        retries: Further attempts after a failure that may pass.
+        price: US dollars per million tokens.
+        purse: Shared by all services of a command.
+    """
+
+    similarity: Similarity = "cosine"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_tokens: int,
+        batch_size: int,
+        dimension: int | None = None,
+        timeout: float = 60.0,
+        retries: int = TRIES - 1,
+        price: float | None = None,
+        purse: Purse | None = None,
+        progress: Progress = no_progress,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.max_tokens = max_tokens
+        self._dimension = dimension
+        self._batch_size = batch_size
+        self._timeout = timeout
+        self._retries = retries
+        self._price = price
+        self._purse = purse
+        self._progress = progress
+        self._sleep = sleep
+
+    @property
+    def dimension(self) -> int:
+        """Asked of the provider (one short text) when nothing was embedded yet."""
+        if self._dimension is None:
+            self.embed(["dimension"], "query")
+        return self._dimension or 0
+
+    def embed(self, texts: Sequence[str], role: Role) -> Matrix:
+        vectors = embed_in_batches(
+            self, texts, role, batch_size=self._batch_size,
+            dimension=self._dimension if texts else self.dimension, retries=self._retries,
+            price=self._price, purse=self._purse, progress=self._progress, sleep=self._sleep,
+        )  # fmt: skip
+        self._dimension = vectors.shape[1]
+        return vectors
+
+    def ask(self, texts: Sequence[str], role: Role) -> Received | Fault:
+        """One try at one batch."""
+        raise NotImplementedError
 
     def read(self, body: str, count: int, dimension: int | None) -> tuple[Matrix, int | None]:
         """(count, dimension) float32 in the order of the texts, and the tokens paid for.
@@ -123,11 +178,11 @@ class Service(Protocol):
         Raises:
             ValueError: Says what is wrong with the answer.
         """
-        ...
+        raise NotImplementedError
 
 
 def embed_in_batches(
-    service: Service,
+    service: RemoteEmbedder,
     texts: Sequence[str],
     role: Role,
     *,
@@ -172,7 +227,7 @@ def embed_in_batches(
 
 
 def _ask_patiently(
-    service: Service,
+    service: RemoteEmbedder,
     texts: Sequence[str],
     role: Role,
     place: str,
