@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings, load_config
-from embedtune.errors import ConfigError, NothingUsable
+from embedtune.errors import ConfigError, EmbedtuneError, NothingUsable
 from embedtune.evaluation.diagnose import Diagnosis, diagnose
 from embedtune.files import read_json, read_jsonl, visible, write_json
 from embedtune.pipeline.console import Console
@@ -70,6 +70,21 @@ def diagnose_run(run: Path, console: Console) -> Diagnosis:
         diagnosis = diagnose(measure_signs(case, store, console))
     write_json(run / FILE, {"of": _digests(stages), "diagnosis": asdict(diagnosis)})
     return diagnosis
+
+
+def say_why(run: Path, console: Console) -> None:
+    """Look for the cause where a verdict is not to ship, and keep it for the report. That nothing
+    was trained, or that the search for a cause fails, changes nothing of the run."""
+    if load_diagnosis(run) is not None:
+        return
+    console.say("looking for the cause")
+    try:
+        named = diagnose_run(run, console).named
+    except EmbedtuneError as error:
+        log.warning("no diagnosis: %s", error)
+        return
+    causes = ", ".join(cause.code for cause in named) or "none of the known ones"
+    console.say(f"cause: {causes} (embedtune diagnose {run})")
 
 
 def load_diagnosis(run: Path) -> Diagnosis | None:

@@ -115,7 +115,7 @@ def train_into(
     further = further_examples(settings)
     recipe = Recipe(
         "train",
-        1,
+        2,
         {
             "training": plain(settings.training),
             "model": plain(settings.model, "base"),

@@ -19,6 +19,7 @@ from embedtune.files import visible, write_bytes, write_text
 from embedtune.pipeline.audit import audit_dataset
 from embedtune.pipeline.candidates import bases_of, rank_bases
 from embedtune.pipeline.console import Console
+from embedtune.pipeline.diagnose import say_why
 from embedtune.pipeline.evidence import gather_evidence, save_evidence
 from embedtune.pipeline.judge import Judgement, judge, local
 from embedtune.pipeline.material import check_fits, further_examples, labels_of_helpers
@@ -155,8 +156,10 @@ def run(
             raise
         finally:
             stages.close()
+        judgement = load_judgement(evaluation.path)
+        if judgement.verdict.verdict not in ("ship", "ship-hybrid"):
+            say_why(settings.run, console)
         report = write_report(settings.run, command)
-    judgement = load_judgement(evaluation.path)
     return Outcome(settings.run, report, judgement, has_unusable(settings.run))
 
 
@@ -383,7 +386,7 @@ class _Stages:
         bases = self.settings.model.base
         recipe = Recipe(
             "train",
-            1,
+            2,
             {
                 "training": plain(self.settings.training),
                 "model": plain(self.settings.model, "base"),
