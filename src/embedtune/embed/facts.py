@@ -67,9 +67,15 @@ def facts_in(folder: Path, tokens: Tokens) -> ModelFacts:
         bytes=sum(path.stat().st_size for path in files),
         dimension=dimension_in(folder),
         max_tokens=tokens.max_tokens if tokens.max_tokens < NO_LIMIT else None,
-        licence=", ".join(_texts(card.get("license_name") or card.get("license"))),
+        licence=licence_in(folder),
         languages=tuple(_texts(card.get("language"))),
     )
+
+
+def licence_in(folder: Path) -> str:
+    """The licence that the model's card names; empty where it names none."""
+    card = _card(folder / "README.md")
+    return ", ".join(_texts(card.get("license_name") or card.get("license")))
 
 
 def facts_of_static(model: Any) -> ModelFacts:  # SentenceTransformer

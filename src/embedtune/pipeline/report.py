@@ -140,6 +140,7 @@ def collect(run: Path, command: str = "") -> ReportFacts:
         command=command or f"embedtune run -c {config}",
         settings=config.read_text("utf-8") if config.exists() else "",
         dataset=str(_setting(run, "data") or "").partition("hf:")[2],
+        license=str(_setting(run, "report", "license") or _base_licence(stages)),
         versions={
             **{name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
@@ -148,6 +149,10 @@ def collect(run: Path, command: str = "") -> ReportFacts:
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **facts,
     )
+
+
+def _base_licence(stages: Mapping[str, StageFolder]) -> str:
+    return stages[TRAINING].facts.get("base_licence", "") if TRAINING in stages else ""
 
 
 def _groups(dataset: Any) -> Mapping[str, int]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings, dump_config
+from embedtune.embed.facts import licence_in
+from embedtune.embed.models import resolve_model
 from embedtune.embed.remote import Purse
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import Evaluator, System
@@ -430,8 +432,9 @@ class _Stages:
             )
             if tuned.warmed:
                 notes.append(tuned.warmed.note)
-            return {"base": name, "unreadable": unread, "trained": True, "notes": notes,
-                    **tuned.facts()}  # fmt: skip
+            licence = "" if is_static(name) else licence_in(resolve_model(name).path)
+            return {"base": name, "base_licence": licence, "unreadable": unread, "trained": True,
+                    "notes": notes, **tuned.facts()}  # fmt: skip
 
         with ranks.lead():
             return self.directory.stage(TRAINING, recipe, build)

@@ -30,3 +30,9 @@ class ReportSettings(Settings):
     """How the report is written."""
 
     language: Literal["en", "zh"] = Field("en", description="Language of the report: en or zh.")
+    license: str = Field(
+        "",
+        max_length=100,
+        description="Licence of the tuned model for its card, e.g. apache-2.0; empty: the one that "
+        "the base's card names.",
+    )
