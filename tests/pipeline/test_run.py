@@ -317,6 +317,12 @@ def test_of_several_bases_the_best_on_dev_is_trained(command, small_beir, tmp_pa
     chosen = manifests(tmp_path / "runs" / "first")["08-training"]["facts"]["base"]
     other = ({str(worse), str(tiny_model)} - {chosen}).pop()
     assert other in systems  # shown, and decides nothing
+    page = (tmp_path / "runs" / "first" / "report.html").read_text("utf-8")
+    assert "Base models considered" in page
+    bases = json.loads((tmp_path / "runs" / "first" / "report.json").read_text())["training"][
+        "bases"
+    ]
+    assert [row["name"] for row in bases if row["chosen"]] == [chosen]
     assert float(on_dev[chosen].split()[-3]) >= float(on_dev[other].split()[-3])
 
 

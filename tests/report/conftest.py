@@ -19,6 +19,7 @@ from embedtune.evidence import (
 )
 from embedtune.records import Chunk, Counts, Query, Reject, Span
 from embedtune.report import (
+    BaseFacts,
     CauseFacts,
     MergeFacts,
     ProbeFacts,
@@ -260,6 +261,10 @@ FULL = ReportFacts(
         curve=[MergeFacts(alpha=alpha, dev=dev, loss=loss, holds=loss <= 0.01, chosen=alpha == 0.8)
                for alpha, dev, loss in ((0.0, 0.43, 0.0), (0.2, 0.5, -0.002), (0.4, 0.56, 0.0),
                                         (0.6, 0.6, 0.002), (0.8, 0.63, 0.006), (1.0, 0.64, 0.021))],
+        bases=[BaseFacts(name="all-MiniLM-L6-v2", score=0.62, low=0.55, high=0.69,
+                         parameters=22_713_216, licence="apache-2.0", chosen=True),
+               BaseFacts(name="other-base", score=0.2, low=0.1, high=0.3, unreadable=0.41),
+               BaseFacts(name="gone-base")],
         trials=[TrialFacts(recipe={"learning_rate": 5e-5, "epochs": 2.0}, rung=1, queries=70,
                            score=0.63, alpha=0.8, seconds=40.0, chosen=True),
                 TrialFacts(recipe={"learning_rate": 2e-4, "epochs": 2.0}, rung=0, queries=70,

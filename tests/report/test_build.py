@@ -194,7 +194,7 @@ def test_the_merge_curve_names_its_point_and_recipes_are_listed(page):
     assert rows[4] == ["0.8 chosen", "0.630", "+0.006", "held"]
     assert rows[5] == ["1", "0.640", "+0.021", "broken"]
     trials = page.find(id="training").find_all("tbody")[-1].find_all("tr")
-    assert cells_of(trials[0])[0] == "learning_rate 5e-05, epochs 2 chosen"
+    assert cells_of(trials[0])[0] == "learning rate 5e-05, epochs 2 chosen"
 
 
 def test_only_causes_that_hold_are_named_with_what_to_do(full, page):

@@ -64,6 +64,20 @@ class Ranking:
         """The part of a configuration that the choice comes to; empty where nothing was chosen."""
         return self.chosen.settings() if self.chosen else {}
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Of each model what a report says of it; see ``report.BaseFacts``."""
+        rows = []
+        for own in self.candidates:
+            scores = own.scores
+            low, high = scores.intervals[self.metric] if scores else (None, None)
+            rows.append({
+                "name": own.name, "score": scores and scores.metrics[self.metric],
+                "low": low, "high": high, "parameters": own.facts.parameters,
+                "licence": own.facts.licence, "unreadable": own.unreadable,
+                "chosen": self.pick is not None and own.name == self.pick.name,
+            })  # fmt: skip
+        return rows
+
     def as_json(self) -> dict[str, Any]:
         return {
             "split": SPLIT,

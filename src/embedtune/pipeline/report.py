@@ -32,6 +32,7 @@ from embedtune.pipeline.stored import (
 )
 from embedtune.records import Counts, Reject
 from embedtune.report import (
+    BaseFacts,
     CauseFacts,
     MergeFacts,
     ProbeFacts,
@@ -180,6 +181,7 @@ def _training(run: Path, stage: StageFolder) -> dict[str, Any]:
             alpha=facts["alpha"],
             curve=_curve(stage.path / "merge.json", facts["alpha"]),
             trials=_trials(facts.get("search")),
+            bases=[BaseFacts(**row) for row in facts.get("bases", ())],
             pairs=plan["pairs"],
             seconds=stage.manifest["seconds"],
             settings={

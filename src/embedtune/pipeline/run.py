@@ -404,7 +404,7 @@ class _Stages:
 
         def build(folder: Path) -> dict[str, Any]:
             loaded = load_dataset(dataset.path)
-            name = self._best_base(loaded)
+            name, bases = self._best_base(loaded)
             training, notes, unread = self.settings.training, [], ""
             note = unreadable(loaded.data.chunks, tokens_of(name), name)
             told = training.allow_unknown_tokens or training.new_tokens != "off"
@@ -433,20 +433,22 @@ class _Stages:
             if tuned.warmed:
                 notes.append(tuned.warmed.note)
             licence = "" if is_static(name) else licence_in(resolve_model(name).path)
-            return {"base": name, "base_licence": licence, "unreadable": unread, "trained": True,
+            return {"base": name, "base_licence": licence, "bases": bases, "unreadable": unread,
+                    "trained": True,
                     "notes": notes, **tuned.facts()}  # fmt: skip
 
         with ranks.lead():
             return self.directory.stage(TRAINING, recipe, build)
 
-    def _best_base(self, loaded: Dataset) -> str:
-        """Of several base models the one to train, as ``embedtune candidates`` picks it."""
+    def _best_base(self, loaded: Dataset) -> tuple[str, list[dict[str, Any]]]:
+        """Of several base models the one to train, as ``embedtune candidates`` picks it, and the
+        rows of all of them for the report."""
         names = self.settings.model.base
         if len(names) == 1:
-            return names[0]
+            return names[0], []
         found = rank_bases(loaded, bases_of(self.settings), self.settings, self.console,
                            self._opener)  # fmt: skip
-        return found.pick.name if found.pick else names[0]
+        return found.pick.name if found.pick else names[0], found.rows()
 
     def evaluation(self, dataset: StageFolder, training: StageFolder) -> StageFolder:
         from embedtune.embed.tokens import load_tokens

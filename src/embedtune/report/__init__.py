@@ -3,6 +3,7 @@
 from embedtune.report.build import Report, build_report
 from embedtune.report.card import model_card
 from embedtune.report.facts import (
+    BaseFacts,
     CauseFacts,
     MergeFacts,
     ProbeFacts,
@@ -14,6 +15,7 @@ from embedtune.report.facts import (
 from embedtune.report.texts import ReportSettings
 
 __all__ = [
+    "BaseFacts",
     "CauseFacts",
     "MergeFacts",
     "ProbeFacts",

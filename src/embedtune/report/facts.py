@@ -57,6 +57,23 @@ class TrialFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaseFacts:
+    """A base model that was considered before training, measured on dev.
+
+    ``unreadable``: share of the corpus' tokens that it does not know, where that is too many.
+    """
+
+    name: str
+    score: float | None = None  # None: it could not be measured
+    low: float | None = None  # of the 95 % interval
+    high: float | None = None
+    parameters: int | None = None
+    licence: str = ""
+    unreadable: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFacts:
     """``history`` rows hold ``step`` and ``loss``, ``dev`` (nDCG@10 on dev) or both."""
 
@@ -68,6 +85,7 @@ class TrainingFacts:
     alpha: float | None = None  # weight of the tuned model in the merge with its base
     curve: Sequence[MergeFacts] = ()  # by alpha
     trials: Sequence[TrialFacts] = ()
+    bases: Sequence[BaseFacts] = ()  # best first; empty where only one was named
     pairs: int | None = None
     seconds: float | None = None
     settings: Mapping[str, object] = field(default_factory=dict)  # as resolved

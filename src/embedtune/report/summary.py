@@ -46,6 +46,7 @@ def summary_of(
             "pairs": facts.training.pairs,
             "seconds": facts.training.seconds,
             "curve": [asdict(point) for point in facts.training.curve],
+            "bases": [asdict(base) for base in facts.training.bases],
             "trials": [asdict(trial) for trial in facts.training.trials],
         } if facts.training else None,
         "probes": [asdict(probe) for probe in facts.probes],

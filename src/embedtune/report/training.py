@@ -70,7 +70,7 @@ def merge_section(training: TrainingFacts | None, t: Any) -> dict[str, Any] | No
     return {"curve": curve, "chart": chart, "metric": metric, "asked": bool(asked)}
 
 
-def trials_section(training: TrainingFacts | None) -> dict[str, Any] | None:
+def trials_section(training: TrainingFacts | None, t: Any) -> dict[str, Any] | None:
     """The recipes tried, those that went furthest first; None when nothing was searched."""
     if training is None or not training.trials:
         return None
@@ -81,7 +81,8 @@ def trials_section(training: TrainingFacts | None) -> dict[str, Any] | None:
         "rows": [
             {
                 "recipe": ", ".join(
-                    f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+                    f"{t(f'recipe.{name}')} "
+                    + (f"{value:g}" if isinstance(value, float) else f"{value}")
                     for name, value in trial.recipe.items()
                     if value is not None
                 ),
