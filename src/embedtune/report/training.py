@@ -11,6 +11,8 @@ from embedtune.report.render import percent, score, signed
 GATE = 0.01  # mean loss on a general probe that the gate allows
 TRIALS = 40  # listed
 
+RECIPE = ("learning_rate", "epochs", "temperature", "negatives", "batch_size")
+
 
 def training_section(training: TrainingFacts | None, t: Any) -> dict[str, Any] | None:
     if training is None:
@@ -81,7 +83,7 @@ def trials_section(training: TrainingFacts | None, t: Any) -> dict[str, Any] | N
         "rows": [
             {
                 "recipe": ", ".join(
-                    f"{t(f'recipe.{name}')} "
+                    f"{t(f'recipe.{name}') if name in RECIPE else name} "
                     + (f"{value:g}" if isinstance(value, float) else f"{value}")
                     for name, value in trial.recipe.items()
                     if value is not None
