@@ -204,6 +204,9 @@ class Behaviour:
     window: int = 1_000_000  # characters of a prompt; longer ones are refused with 400
     answer: Callable[[dict[str, Any]], str] | None = None  # instead of the rule
     trickle: float = 1.0  # seconds between two bytes
+    streams: bool = True  # answers in pieces, when asked to
+    pace: float = 0.0  # seconds between two pieces
+    stream_end: str = "done"  # or cut, error: in the middle
     batch_seconds: float = 0.0  # from making a batch to its end
     batch_ends: tuple[str, ...] = ("completed",)  # of the first, the second, … and all others
     batch_errors: tuple[dict[str, Any], ...] = ()  # of a batch that failed
@@ -481,6 +484,8 @@ class _Handler(BaseHTTPRequestHandler):
             return EARLY_FAULTS[fault](self)
         if fault == "trickle":
             return self._trickle(json.dumps(answer).encode())
+        if status == 200 and body.get("stream") and self.stub.behaviour.streams and not fault:
+            return self._stream(answer, (body.get("stream_options") or {}).get("include_usage"))
         return self._json(status, answer)
 
     def _keep_file(self, raw: bytes) -> None:
@@ -577,6 +582,39 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b'{"id": "chatcmpl-1", "choices": [{"mess')
         self.wfile.flush()
         self.close_connection = True
+
+    def _stream(self, answer: dict[str, Any], usage: bool | None) -> None:
+        """The answer as server-sent events, eight characters each; without a length, so that the
+        end of the connection ends it. A client that leaves is counted in ``sent``."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        behaviour, text = self.stub.behaviour, answer["choices"][0]["message"]["content"]
+        head = {"id": answer["id"], "object": "chat.completion.chunk", "model": answer["model"]}
+
+        def event(**more: Any) -> None:
+            self.wfile.write(f"data: {json.dumps({**head, **more})}\n\n".encode())
+            self.wfile.flush()
+
+        def choice(delta: dict[str, Any], finish: str | None = None) -> list[dict[str, Any]]:
+            return [{"index": 0, "delta": delta, "finish_reason": finish}]
+
+        try:
+            event(choices=choice({"role": "assistant", "content": ""}))
+            for start in range(0, len(text), 8):
+                time.sleep(behaviour.pace)
+                event(choices=choice({"content": text[start : start + 8]}))
+                if start >= 16 and behaviour.stream_end == "cut":
+                    return
+                if start >= 16 and behaviour.stream_end == "error":
+                    return event(**error_body("the server is overloaded"))
+            event(choices=choice({}, answer["choices"][0]["finish_reason"]))
+            if usage:
+                event(choices=[], usage=answer["usage"])
+            self.wfile.write(b"data: [DONE]\n\n")
+        except OSError:
+            self.stub.sent["left"] += 1
 
     def _trickle(self, body: bytes) -> None:
         self.send_response(200)

@@ -25,7 +25,7 @@ RANKS = {
     "retrieve": 2,
     **dict.fromkeys(STAGES, 3),
     **dict.fromkeys(("config", "pipeline", "demo", "scale"), 4),
-    **dict.fromkeys(("cli", "serving", "web", "__main__"), 5),
+    **dict.fromkeys(("cli", "serving", "clients", "web", "__main__"), 5),
 }
 HEAVY = re.findall(
     r"\w+",
@@ -64,7 +64,8 @@ def forbidden(own: str, other: str) -> bool:
     if own == top(other):
         return False
     if own == "retrieve" and top(other) == "embed":
-        return other != "embed"  # the contract, not an implementation
+        # the contract and the table of names, not an implementation
+        return other not in ("embed", "embed.opening")
     if own == "serving":
         return theirs > 2
     if mine == 0:
@@ -103,6 +104,8 @@ def run_python(code: str) -> str:
 def importable() -> list[str]:
     names = [".".join(name.with_suffix("").parts) for name in modules()]
     names = [name.removesuffix(".__init__") for name in names if not name.startswith("__")]
+    # retrievers for other frameworks: those bring what they bring
+    names = [name for name in names if not name.startswith("clients.")]
     return ["embedtune", *(f"embedtune.{name}" for name in names)]
 
 

@@ -124,7 +124,7 @@ class RunDirectory:
                 )
             with disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                self._lock = _take_lock(lock)
+                self._lock = take_lock(lock)
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot write here: {error.strerror}") from error
         return self
@@ -188,7 +188,7 @@ def build_folder(
     try:
         with disk_errors(work):
             work.mkdir(parents=True, exist_ok=True)
-            lock = _take_lock(work / ".lock")
+            lock = take_lock(work / ".lock")
     except OSError as error:
         raise ConfigError(f"{out}: cannot write here: {error.strerror}") from error
     with lock:
@@ -307,7 +307,7 @@ def _replace_folder(scratch: Path, final: Path) -> None:
         shutil.rmtree(aside)
 
 
-def _take_lock(path: Path) -> IO[str]:
+def take_lock(path: Path) -> IO[str]:
     """Hold ``path`` for the life of this process; the system frees it however we end."""
     lock = path.open("a+", encoding="utf-8")
     try:

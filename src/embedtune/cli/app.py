@@ -2,7 +2,19 @@
 
 import typer
 
-from embedtune.cli import data, doctor, models, runs
+from embedtune.cli import (
+    adapt,
+    ask,
+    data,
+    doctor,
+    export,
+    indexing,
+    migrate,
+    models,
+    push,
+    runs,
+    serve,
+)
 
 app = typer.Typer(
     name="embedtune",
@@ -41,9 +53,16 @@ for command in (
     models.distil,
     models.evaluate,
     models.compare,
-    models.search,
 ):
     app.command()(command)
+app.command()(export.export)
+app.command()(push.push)
+app.command()(indexing.index)
+app.command()(indexing.search)
+app.command()(migrate.migrate)
+app.command()(ask.ask)
+app.command()(serve.serve)
+app.command()(adapt.adapt)
 app.command()(doctor.doctor)
 
 

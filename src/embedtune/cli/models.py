@@ -1,11 +1,11 @@
-"""Commands over models: candidates, train, merge, distil, evaluate, compare, search."""
+"""Commands over models: candidates, train, merge, distil, evaluate, compare."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from embedtune.cli.console import Console, emit, table
+from embedtune.cli.console import Console, emit
 from embedtune.cli.options import (
     Columns,
     Config,
@@ -222,46 +222,3 @@ def compare(
     emit(result, as_json=json, text=lambda: judgement_text(judgement))
     wanted.check(judgement.verdict.verdict)
     return 4 if found.unusable else 0
-
-
-def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
-    data: Data,
-    system: Annotated[
-        str, typer.Option("--system", help="bm25, MODEL, hybrid:MODEL, openai:MODEL.")
-    ],
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many passages.")] = 5,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> int:
-    """Search a BEIR folder, or the folder left by chunk, with any system.
-
-    Example: embedtune search "who pays for night shifts?" --data data/ --system model/
-    """
-    from embedtune.config import load_environment
-    from embedtune.files import visible
-    from embedtune.pipeline.models import search_passages
-
-    load_environment(Path.cwd())
-    hits = search_passages(query, data, system, k, Console(quiet=quiet))
-    result = {
-        "query": query,
-        "system": system,
-        "hits": [
-            {"id": chunk.id, "score": score, "source": chunk.source, "page": chunk.page,
-             "section": list(chunk.section), "text": chunk.text}
-            for chunk, score in hits
-        ],
-    }  # fmt: skip
-    emit(
-        result,
-        as_json=json,
-        text=lambda: table(
-            ["passage", "score"],
-            [
-                [visible(" ".join(chunk.embedded.split()), 90), f"{score:.3f}"]
-                for chunk, score in hits
-            ],
-        ),
-    )
-    return 0

@@ -12,9 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedtune.errors import ConfigError, IntegrityError
-from embedtune.files import read_json, sha256_of, visible
+from embedtune.files import read_json, read_text, sha256_of, visible, write_text
 from embedtune.run import MANIFEST
 
+CHECKSUMS = "SHA256SUMS"  # in a model folder, as `sha256sum -c` reads it
+EXPORTED = "embedtune_onnx.json"  # in a folder that holds a graph
+CHECKSUM = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
+NOT_LISTED = (CHECKSUMS, MANIFEST, "README.md")  # written later, or the user's to change
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # what sentence-transformers leaves in a folder beside the list of modules
@@ -66,6 +70,48 @@ def check_model_folder(
         )
     _check_vocabulary(folder)
     _check_manifest(folder)
+    check_checksums(folder)
+
+
+def write_checksums(folder: Path) -> None:
+    """Leave ``SHA256SUMS`` in a model folder, over all that is in it but its card. Called last."""
+    names = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    lines = [
+        f"{sha256_of(path)}  {name}\n"
+        for name, path in sorted(names.items())
+        if name not in NOT_LISTED and not any(part.startswith(".") for part in name.split("/"))
+    ]
+    write_text(folder / CHECKSUMS, "".join(lines))
+
+
+def check_checksums(folder: Path) -> None:
+    """Compare the files that ``SHA256SUMS`` names, where there is one; others may lie beside.
+
+    Raises:
+        IntegrityError: Names the file that is missing or differs.
+    """
+    listed = folder / CHECKSUMS
+    if not listed.is_file():
+        return
+    try:
+        lines = read_text(listed).splitlines()
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{listed}: cannot be read ({visible(error)})") from error
+    for number, line in enumerate(lines, 1):
+        match = CHECKSUM.fullmatch(line)
+        if match is None:
+            raise IntegrityError(
+                f"{listed}:{number}: expected a SHA-256 and a file name, found {visible(line)!r}"
+            )
+        path = _inside(folder, match[2], listed)
+        if not path.is_file():
+            raise IntegrityError(f"{path}: missing although {listed} names it; copy it again")
+        if hash_of(path) != match[1]:
+            raise IntegrityError(
+                f"{path}: damaged or changed, its hash is not that of {listed}; copy it again"
+            )
 
 
 def is_plain_encoder(folder: Path) -> bool:
@@ -81,6 +127,11 @@ def _modules(folder: Path, required: bool) -> list[tuple[Path, str]]:
     file = folder / "modules.json"
     if not file.is_file():
         plain = is_plain_encoder(folder)
+        if (folder / EXPORTED).is_file():
+            raise ConfigError(
+                f"{folder}: an exported model, which can only encode; name the model that it was "
+                f"made from ({EXPORTED} tells which)"
+            )
         if required and plain:
             raise ConfigError(
                 f"{folder}: no modules.json: a plain encoder, whose pooling is not known; name one "
@@ -100,11 +151,16 @@ def _modules(folder: Path, required: bool) -> list[tuple[Path, str]]:
         raise IntegrityError(f"{file}: damaged ({visible(error)})") from error
     modules = []
     for path, kind in named:
-        parts = PurePosixPath(path.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", path):
-            raise IntegrityError(f"{file}: the module path {visible(path)!r} leaves the folder")
-        modules.append((folder / path, kind))
+        modules.append((_inside(folder, path, file), kind))
     return modules
+
+
+def _inside(folder: Path, name: str, file: Path) -> Path:
+    """What ``file`` names in the folder; names that leave it are refused."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", name):
+        raise IntegrityError(f"{file}: the path {visible(name)!r} leaves the folder")
+    return folder / name
 
 
 def dimension_in(folder: Path) -> int | None:

@@ -1,5 +1,6 @@
 """Tokens as the model counts them: lengths, places and unknowns, without loading the model."""
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from embedtune.errors import ConfigError, IntegrityError
 
 NO_LIMIT = 1_000_000  # tokenizers write 10**30 for "not known"
 STATIC = ".StaticEmbedding"  # type of a module
+STRANGERS = ("\u2603", "\U00010330", "\U00013000")  # characters that hardly any model knows
 BLOCK = 20_000  # characters given to a tokenizer at once: memory stays flat on huge texts
 
 
@@ -107,6 +109,42 @@ class ModelTokens:
             sum(encoding.ids.count(self._unknown) for _, encoding in parts)
             for parts in self._encodings(texts)
         ]
+
+    def text_of(self, ids: Sequence[int]) -> str | None:
+        """The text that these tokens spell, special tokens around it or not. None where no text
+        gives just these tokens: they are of another tokenizer, or cut within a word."""
+        lead, tail = self._around
+        ids = list(ids)
+        if lead and ids[: len(lead)] == lead:
+            ids = ids[len(lead) :]
+        if tail and ids[-len(tail) :] == tail:
+            ids = ids[: -len(tail)]
+        if not ids or not all(0 <= own < self._tokenizer.get_vocab_size() for own in ids):
+            return None
+        runs: list[list[int]] = [[]]
+        for own in ids:
+            if own == self._unknown:
+                runs.append([])
+            else:
+                runs[-1].append(own)
+        spelled = [self._tokenizer.decode(run, skip_special_tokens=False) for run in runs]
+        for stranger in STRANGERS if len(runs) > 1 else ("",):
+            text = f" {stranger} ".join(spelled).strip()
+            if self._tokenizer.encode(text, add_special_tokens=False).ids == ids:
+                return text
+        return None
+
+    @functools.cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts before and behind a text."""
+        decoder = self._tokenizer.decoder
+        if hasattr(decoder, "cleanup"):
+            decoder.cleanup = False  # it would write "don't" for "do not"
+        found = self._tokenizer.encode("a", add_special_tokens=True)
+        own = [not special for special in found.special_tokens_mask]
+        first = own.index(True) if True in own else len(own)
+        last = len(own) - own[::-1].index(True) if True in own else len(own)
+        return found.ids[:first], found.ids[last:]
 
 
 def _blocks(text: str) -> list[tuple[int, int]]:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
-from embedtune.embed import EMBEDDERS, Embedder, load_embedder
+from embedtune.embed import EMBEDDERS, Embedder, load_embedder, opening
+from embedtune.embed.adapted import base_of
 from embedtune.embed.loading import PoolingMode
 from embedtune.embed.remote import Purse
 from embedtune.endpoint import find_address
@@ -233,16 +234,16 @@ def open_embedder(
     if system.embedder == "hashing":
         return load_embedder("hashing", dimension=int(system.model or 256))
     if system.is_paid:
-        purse = purse or Purse()
-        price = purse.settings.price
-        if price is None:
-            price = _price(system)
-        return load_embedder(system.embedder, model=system.model, price=price, purse=purse)
+        return load_embedder(system.embedder, model=system.model, **_paying(system, purse))
+    base = base_of(system.model)  # of an adapter
+    of_service = base.startswith(tuple(f"{service}:" for service in SERVICES))
+    paying = _paying(parse_system(base), purse) if of_service else {}
     prompts = {"query": system.query_prompt, "document": system.document_prompt}
-    return load_embedder(
-        system.embedder, model=system.model, pooling=pooling,
+    return opening.open_embedder(
+        system.model, pooling=pooling,
         pooling_instead=system.pooling or None,
         prompts_instead={role: prompt for role, prompt in prompts.items() if prompt is not None},
+        **paying,
     )  # fmt: skip
 
 
@@ -259,6 +260,13 @@ def open_reranker(system: System) -> Reranker:
     return CrossEncoderReranker(
         found.label, functools.partial(load_cross_encoder, system.model, None, setting)
     )
+
+
+def _paying(system: System, purse: Purse | None) -> dict[str, Any]:
+    """What a service may cost, as its embedder takes it."""
+    purse = purse or Purse()
+    price = purse.settings.price
+    return {"price": _price(system) if price is None else price, "purse": purse}
 
 
 def _price(system: System) -> float | None:

@@ -135,13 +135,13 @@ class OpenAIChat:
             body = self.endpoint.text(await self._received(response))
             return body, response.headers.get("content-type", "")
 
-    async def lines(self, path: str) -> AsyncIterator[str]:
-        """The lines of a file, however long it is; each as long as an answer may be.
+    async def lines(self, path: str, method: str = "GET", **content: Any) -> AsyncIterator[str]:
+        """The lines of a file or stream, however long it is; each as long as an answer may be.
 
         Raises:
             ChatFault: It cannot be had, or a line is too long.
         """
-        async with self._response("GET", path) as response:
+        async with self._response(method, path, **content) as response:
             rest = bytearray()
             async for part in response.aiter_bytes():
                 rest += part

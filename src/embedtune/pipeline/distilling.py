@@ -8,6 +8,7 @@ from typing import Any
 
 from embedtune.config import RunSettings
 from embedtune.embed import Embedder
+from embedtune.embed.checks import write_checksums
 from embedtune.embed.local import LocalEmbedder, MemoryEmbedder
 from embedtune.embed.models import resolve_model
 from embedtune.embed.recorded import RecordedEmbedder
@@ -143,6 +144,7 @@ def distil_into(
             {"distilled_from": model, "teacher": resolved.label, "transductive": True,
              "matryoshka_dims": [imitation.dimension]},
         )  # fmt: skip
+        write_checksums(folder)
         return found.as_json()
 
     facts = build_folder(out, recipe, build).facts

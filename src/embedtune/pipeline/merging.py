@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
+from embedtune.embed.checks import write_checksums
 from embedtune.embed.local import MemoryEmbedder
 from embedtune.embed.models import resolve_model
 from embedtune.errors import ConfigError, IntegrityError
@@ -88,6 +89,7 @@ def merge_models(
         target.save(str(folder), create_model_card=False)
         facts = {"base": base, "merged": list(tuned), "alpha": chosen}
         write_json(folder / FACTS, facts)
+        write_checksums(folder)
         return {**facts, "curve": [[point.alpha, point.dev] for point in curve]}
 
     done = build_folder(out, recipe, build)

@@ -44,6 +44,7 @@ from embedtune.pipeline.untrained import (
     is_static,
     label_of,
     opener,
+    tokens_for,
     tokens_of,
 )
 from embedtune.records import Chunk, unusable
@@ -308,10 +309,12 @@ def compare_models(
 
     base_system, tuned_system = parse_system(base), parse_system(tuned)
     faults = [
-        f"--{name}: expected a model's name or folder, found {visible(text)}; name other systems "
-        "in evaluation.rivals"
-        for name, text, system in (("base", base, base_system), ("tuned", tuned, tuned_system))
-        if system.embedder != "local" or system.kind != "dense"
+        f"--{name}: expected {what}, found {visible(text)}; name other systems in evaluation.rivals"
+        for name, text, system, what, fits in (
+            ("base", base, base_system, "a model or a service", ("dense", "api")),
+            ("tuned", tuned, tuned_system, "a model's name or folder", ("dense",)),
+        )
+        if system.kind not in fits or (name == "tuned" and system.embedder != "local")
     ]
     if faults:
         raise ConfigError(faults)
@@ -326,7 +329,7 @@ def compare_models(
             base_system = replace(base_system, label="base")
         if tuned_system.label == tuned:
             tuned_system = replace(tuned_system, label="tuned")
-        tokens = tokens_of(base_system.model)
+        tokens = tokens_for(base_system)
         if is_static(base_system.model):
             others = [local(base_system.model, base_system.label)]
             own = own.model_copy(update={"probe": "none"})  # it began with nothing to forget

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from embedtune.embed import Embedder
+from embedtune.embed.adapted import AdaptedEmbedder
 from embedtune.embed.loading import PoolingMode
 from embedtune.embed.recorded import RecordedEmbedder
 from embedtune.embed.remote import Purse
@@ -28,11 +30,16 @@ class Openers:
     pooling: PoolingMode | Auto = "auto"
     purse: Purse = field(default_factory=Purse)
 
-    def embedder(self, system: System) -> RecordedEmbedder:
+    def embedder(self, system: System) -> Embedder:
         opened = open_embedder(system, self.pooling, purse=self.purse)
-        store = (self.paid or self.store) if system.is_paid else self.store
         report = self.console.progress(f"texts encoded by {system.label}")
-        return RecordedEmbedder(opened, store, progress=report)
+        if isinstance(opened, AdaptedEmbedder):  # its base's vectors are those of the base
+            store = self._store(opened.is_paid)
+            return opened.over(RecordedEmbedder(opened.base, store, progress=report))
+        return RecordedEmbedder(opened, self._store(system.is_paid), progress=report)
+
+    def _store(self, paid: bool) -> Store:
+        return (self.paid or self.store) if paid else self.store
 
     def reranker(self, system: System) -> RecordedReranker:
         report = self.console.progress(f"pairs read by {system.label}")

@@ -57,7 +57,7 @@ def write_report(run: Path, command: str = "", language: str = "") -> Path:
     """Write ``report.html``, ``report.md``, ``report.json`` and the model card beside the stages of
     ``run``, in ``language``, or else in that of the run's settings (``report.language``)."""
     facts = collect(run, command)
-    texts = LANGUAGES[language or _language(run)]
+    texts = LANGUAGES[language or report_language(run)]
     report = build_report(facts, texts)
     path = run / "report.html"
     write_text(path, report.html)
@@ -68,7 +68,7 @@ def write_report(run: Path, command: str = "", language: str = "") -> Path:
     return path
 
 
-def _language(run: Path) -> str:
+def report_language(run: Path) -> str:
     language = _setting(run, "report", "language")
     return language if isinstance(language, str) and language in LANGUAGES else "en"
 

@@ -188,7 +188,7 @@ def _rungs(
     whole = replace(data, qrels={**others, "train": known})
     group_of = Evaluator(whole, evaluation, near_duplicates=near_duplicates).groups("train")
     rungs = []
-    for held in _folds(group_of):
+    for held in folds(group_of):
         qrels = {
             **others,
             "train": {query: grades for query, grades in known.items() if query not in held},
@@ -201,7 +201,7 @@ def _rungs(
     return rungs
 
 
-def _folds(group_of: Mapping[str, str]) -> list[set[str]]:
+def folds(group_of: Mapping[str, str]) -> list[set[str]]:
     """Query ids of each fold: whole groups, the largest first to the emptiest fold."""
     members: dict[str, list[str]] = {}
     for query, group in group_of.items():

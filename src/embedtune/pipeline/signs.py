@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from embedtune.config import RunSettings
-from embedtune.embed import Embedder, load_embedder
+from embedtune.embed import Embedder
 from embedtune.embed.facts import prompts_in
+from embedtune.embed.opening import open_embedder
 from embedtune.evaluation import health
 from embedtune.evaluation.diagnose import Gain, Signs, Vectors, gain_of
 from embedtune.evaluation.evaluate import Evaluator, System
@@ -128,8 +129,8 @@ def _open(system: System, case: Case, store: Store, console: Console) -> Embedde
     instead = {role: prompt for role, prompt in prompts.items() if prompt is not None}
     stored = case.judgement is not None and not system.pooling and not instead
     quick = device_and_precision(case.settings.training) == ("cpu", "bf16") and not stored
-    embedder = load_embedder(
-        "local", model=system.model, precision="bf16" if quick else "fp32",
+    embedder = open_embedder(
+        system.model, precision="bf16" if quick else "fp32",
         pooling=case.settings.model.pooling, pooling_instead=system.pooling or None,
         prompts_instead=instead,
     )  # fmt: skip

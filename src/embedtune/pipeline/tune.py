@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.datasets.formats import Row, ScoredRow
+from embedtune.embed.checks import write_checksums
 from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import Evaluator
@@ -303,6 +304,7 @@ def tune(
          "pairs": sum(map(len, sets)), **({"transductive": True} if static or warmed else {}),
          **facts},
     )  # fmt: skip
+    write_checksums(trained.model)
     write_json(work / "merge.json", [asdict(point) for point in curve])
     (work / FILE).unlink(missing_ok=True)
     for folder in (work / WARM_UP, *work.glob("seed-*")):

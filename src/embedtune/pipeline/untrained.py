@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedtune.config import RunSettings
 from embedtune.embed import Embedder
-from embedtune.embed.tokens import Tokens, WordTokens
+from embedtune.embed.tokens import NO_LIMIT, Tokens, WordTokens
 from embedtune.errors import ConfigError
 from embedtune.evaluation.compare import with_bm25
 from embedtune.evaluation.evaluate import Evaluator, System
@@ -55,6 +55,16 @@ def tokens_of(name: str) -> Tokens:
     from embedtune.embed.tokens import load_tokens
 
     return WordTokens() if is_static(name) else load_tokens(name)
+
+
+def tokens_for(system: System) -> Tokens:
+    """As ``tokens_of``, for any system with vectors: of an adapter that of its base. How services
+    cut texts into tokens is not known, so words are counted, and none is too long."""
+    from embedtune.embed.adapted import base_of
+
+    name = base_of(system.model) or system.model
+    elsewhere = system.embedder != "local" or name.startswith(("openai:", "cohere:", "hashing"))
+    return WordTokens(NO_LIMIT) if elsewhere else tokens_of(name)
 
 
 def untrained(

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from array import array
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,28 @@ class BM25:
         self._index = bm25s.BM25()
         if self._numbers:
             self._index.index((rows, self._numbers), show_progress=False)
+
+    def save(self, path: Path) -> None:
+        """Leave what ``load`` needs beside the ids: cutting the texts into terms takes its time."""
+        words = "\n".join(self._numbers).encode()
+        scores = self._index.scores if self._numbers else {}
+        with path.open("wb") as file:
+            np.savez(file, words=np.frombuffer(words, np.uint8), **scores)
+
+    @classmethod
+    def load(cls, path: Path, ids: Sequence[str]) -> "BM25":
+        """From the file that ``save`` left, for the same chunks in the same order."""
+        own = cls([])
+        own._ids = np.array(ids, dtype=object)
+        own._ties = tie_breakers(ids)
+        with np.load(path) as kept:
+            words = kept["words"].tobytes().decode()
+            own._index.scores = {name: kept[name] for name in kept.files if name != "words"}
+        if words:
+            own._numbers = {word: number for number, word in enumerate(words.split("\n"))}
+            own._index.scores["num_docs"] = int(own._index.scores["num_docs"])
+            own._index.nonoccurrence_array = None  # of other variants of BM25
+        return own
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         return [

@@ -1,0 +1,1 @@
+"""Indexes as retrievers of other frameworks. Each module needs that framework (an extra)."""

@@ -1,0 +1,248 @@
+"""The command as users start it: real clients, signals, and a stop that loses nothing."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+
+import httpx2
+import numpy as np
+import pytest
+
+from embedtune.embed.hashing import HashingEmbedder
+from embedtune.embed.local import LocalEmbedder
+
+STOPS = 50 if os.environ.get("PROVE") else 3
+CLIENTS = 40
+KEY = "key-for-the-tests"
+TEXTS = ["the robot stops at night", "机器人电池费用", "dock"]
+
+
+def started(process) -> dict:
+    """What the command prints when it listens."""
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    return json.loads(line)
+
+
+def stopped(process, number: int = signal.SIGTERM) -> float:
+    """Seconds until it ends, which it must with 0."""
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    return time.monotonic() - begin
+
+
+@pytest.fixture(scope="module")
+def served(child, tiny_model, tmp_path_factory):
+    """(address, folder of the model called docs, process)."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("served") / "model")
+    process = child("serve", f"docs={folder}", "hashing", "--port", "0", "--json",
+                    "--api-key-env", "SERVER_KEY", env={"SERVER_KEY": KEY})  # fmt: skip
+    try:
+        yield started(process)["url"], folder, process
+        stopped(process, signal.SIGINT)
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_model):
+    embedder = LocalEmbedder(str(tiny_model))
+    return embedder.embed(TEXTS, "document")
+
+
+def near(found, expected) -> bool:
+    return np.abs(np.array(found) - expected).max() < 1e-5
+
+
+# ---- clients
+
+
+def test_the_openai_client(served, expected):
+    import openai
+
+    with openai.OpenAI(base_url=served[0], api_key=KEY, max_retries=0) as client:
+        default = client.embeddings.create(model="docs", input=TEXTS)  # asks for base64
+        assert near([item.embedding for item in default.data], expected)
+        floats = client.embeddings.create(model="docs", input=TEXTS[1], encoding_format="float")
+        assert near(floats.data[0].embedding, expected[1])
+        assert default.usage.prompt_tokens == (5 + 2) + (7 + 2) + (1 + 2)
+        assert {model.id for model in client.models.list()} == {"docs", "hashing"}
+        assert client.models.retrieve("docs").id == "docs"
+        with pytest.raises(openai.NotFoundError, match="there is no 'other'"):
+            client.embeddings.create(model="other", input="a")
+        with pytest.raises(openai.UnprocessableEntityError, match=r"input\[1\]") as caught:
+            client.embeddings.create(model="docs", input=["a", ""])
+        assert caught.value.param == "input"
+    with (
+        openai.OpenAI(base_url=served[0], api_key="wrong-key", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
+
+
+def test_langchain(served, expected):
+    from langchain_openai import OpenAIEmbeddings
+
+    embeddings = OpenAIEmbeddings(
+        model="docs", base_url=served[0], api_key=KEY, check_embedding_ctx_length=False
+    )
+    assert near(embeddings.embed_documents(TEXTS), expected)
+    assert near(embeddings.embed_query(TEXTS[0]), expected[0])
+
+
+def test_llama_index(served, expected):
+    from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+
+    embedding = OpenAILikeEmbedding(model_name="docs", api_base=served[0], api_key=KEY)
+    assert near(embedding.get_text_embedding_batch(TEXTS), expected)
+    assert near(embedding.get_query_embedding(TEXTS[2]), expected[2])
+
+
+def test_curl(served, expected):
+    body = json.dumps({"model": "docs", "input": TEXTS}, ensure_ascii=False)
+    done = subprocess.run(
+        ["curl", "-sS", f"{served[0]}/embeddings", "-H", f"Authorization: Bearer {KEY}",
+         "-H", "Content-Type: application/json", "-d", body],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert near([item["embedding"] for item in json.loads(done.stdout)["data"]], expected)
+
+
+# ---- the command
+
+
+def test_sighup_loads_a_new_version(served):
+    url, folder, process = served
+    headers = {"authorization": f"Bearer {KEY}"}
+    read = lambda: httpx2.get(f"{url}/models/docs", headers=headers).json()["revision"]  # noqa: E731
+    first = read()
+    (folder / "modules.json").write_text((folder / "modules.json").read_text("utf-8") + "\n")
+    process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + 60
+    while read() == first:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere/at/all"], "there is no such folder"),
+        (["hashing", "hashing"], "named twice"),
+        (["hashing", "--api-key-env", "NOT_THERE"], "NOT_THERE is not set"),
+        (["hashing", "--set", "queue_texts=0"], "queue_texts"),
+        (["hashing", "--set", "colour=red"], "known are"),
+        (["hashing", "--host", "no.such.host.invalid"], "cannot listen"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_anything_listens(command, arguments, told):
+    done = command("serve", *arguments, "--port", "0")
+    assert done.code == 2
+    assert told in done.err
+    assert done.out == ""
+
+
+def test_a_taken_port_is_named(command):
+    import socket
+
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        own.listen()
+        done = command("serve", "hashing", "--port", own.getsockname()[1])
+    assert done.code == 2
+    assert f"port {own.getsockname()[1] if own.fileno() > 0 else ''}".strip() in done.err
+
+
+# ---- V11
+
+
+class Load:
+    """Clients that ask without pause; what became of each request, by when it was sent."""
+
+    def __init__(self, url: str) -> None:
+        self.address = url.removeprefix("http://").removesuffix("/v1").split(":")
+        self.signalled = float("inf")
+        self.before: Counter[str] = Counter()
+        self.after: Counter[str] = Counter()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self.thread.start()
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._client(number) for number in range(CLIENTS)))
+
+    async def _client(self, number: int) -> None:
+        text = f"{number} " + "robot night " * 400
+        body = json.dumps({"model": "hashing", "input": [text]}).encode()
+        request = (
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        expected = HashingEmbedder().embed([text], "document")[0]
+        expected /= np.linalg.norm(expected)
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(*self.address)
+            except OSError:  # the port is closed
+                return
+            closed = False
+            while not closed:
+                writer.write(request)
+                sent = time.monotonic()
+                try:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+                    answer = await reader.readexactly(length)
+                    outcome = head.split()[1].decode()
+                    closed = b"connection: close" in head.lower()
+                    if outcome == "200":
+                        found = json.loads(answer)["data"][0]["embedding"]
+                        outcome += "" if near(found, expected) else " with wrong vectors"
+                    elif b"retry-after" not in head.lower():
+                        outcome += " without retry-after"
+                except (OSError, asyncio.IncompleteReadError) as error:
+                    partial = getattr(error, "partial", b"")
+                    outcome, closed = "cut" if partial else "no answer", True
+                (self.before if sent < self.signalled else self.after)[outcome] += 1
+            writer.close()
+
+
+@pytest.mark.parametrize("number", range(STOPS))
+def test_v11_a_stop_under_load_loses_no_accepted_request(child, number):
+    process = child("serve", "hashing", "--port", "0", "--json")
+    try:
+        url = started(process)["url"]
+        load = Load(url)
+        end = time.monotonic() + 60
+        while load.before["200"] < 2 * CLIENTS + 17 * number:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        load.signalled = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        states = set()
+        with httpx2.Client() as client:
+            while process.poll() is None and time.monotonic() < load.signalled + 31:
+                try:
+                    answer = client.get(url.removesuffix("/v1") + "/readyz")
+                    states.add(answer.status_code)
+                except httpx2.TransportError:
+                    break
+        assert process.wait(30) == 0
+        assert time.monotonic() < load.signalled + 30
+        load.thread.join(10)
+        assert not load.thread.is_alive()
+        assert states <= {200, 503}
+        assert 503 in states
+        assert set(load.before) <= {"200", "503", "429"}, load.before
+        assert set(load.after) <= {"200", "503", "429", "no answer"}, load.after
+        assert load.after["503"]
+    finally:
+        process.kill()
+        process.communicate()
