@@ -16,13 +16,13 @@ from typing import Any
 
 from embedtune.adapt import fit
 from embedtune.adapt.choose import IDENTITY
+from embedtune.cli.console import Console
 from embedtune.datasets.split import SplitSettings
 from embedtune.embed.adapted import Adapter
 from embedtune.evaluation.encoded import answers_of, encode
 from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.systems import parse_system
 from embedtune.pipeline.adapting import DEPTH, MOST_PAIRS, choose, gather, lesson_of
-from embedtune.pipeline.console import Console
 from embedtune.pipeline.openers import Openers
 from embedtune.pipeline.stored import load_given
 from embedtune.retrieve.dense import nearest

@@ -3,9 +3,9 @@
     python benchmarks/export.py [MODEL] [--data BEIR_FOLDER] [--texts 300] [--rounds 3] [--json]
 
 MODEL is exported to each form into a temporary folder (all-MiniLM-L6-v2 by default). The ways take
-turns in one process, on one thread, and processor time is compared, so that load from elsewhere hits
-all alike; the time of one query is its median. Texts are the passages of the data set, or chunks of the
-demo's documents; without a data set there is no nDCG.
+turns in one process, on one thread, and processor time is compared, so that load from elsewhere
+hits all alike; the time of one query is its median. Texts are the passages of the data set, or
+chunks of the demo's documents; without a data set there is no nDCG.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from encode_speed import MODEL, measure, read_texts, smallest_cosine
 
 FORMS = ("onnx", "onnx-int8", "openvino")
@@ -132,7 +133,7 @@ def dev_scores(data: Path, embedders: dict) -> dict[str, float]:
 def table(result: dict) -> str:
     lines = [
         f"{result['model']}, {result['texts']} texts, one thread, processor time",
-        "| way | texts a second | ratio | of the rounds | one query, ms | smallest cosine | nDCG@10 |",
+        "| way | texts a second | ratio | of the rounds | query, ms | smallest cosine | nDCG@10 |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in result["ways"].items():

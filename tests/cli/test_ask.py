@@ -52,7 +52,7 @@ def test_an_answer_is_followed_by_its_sources_and_what_was_removed(ask, stream):
     done = ask(stream)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[0] == "Twelve euros [1]. Sure."
+    assert lines[:2] == ["Twelve euros [1]. Sure.", ""]
     assert "[1] fees.md, p. 3" in lines
     assert '    "The night fee is 12 euros a shift."' in lines
     assert "Removed from the answer, since no passage has that number: [9]." in lines

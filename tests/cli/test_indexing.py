@@ -30,20 +30,26 @@ PRINTER = """# 打印机
 """
 
 
-@pytest.fixture
-def docs(tmp_path):
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    (folder / "leave.md").write_text(LEAVE, "utf-8")
-    (folder / "打印机.md").write_text(PRINTER, "utf-8")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, command):
+    """Documents in two languages, and an index of them. Do not change."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "docs").mkdir()
+    (folder / "docs" / "leave.md").write_text(LEAVE, "utf-8")
+    (folder / "docs" / "打印机.md").write_text(PRINTER, "utf-8")
+    result = command("index", folder / "docs", "--model", "hashing", "--out", folder / "index")
+    assert result.code == 0, result.err
     return folder
 
 
 @pytest.fixture
-def place(tmp_path, docs, command):
-    result = command("index", docs, "--model", "hashing:64", "--out", tmp_path / "index")
-    assert result.code == 0, result.err
-    return tmp_path / "index"
+def docs(made, tmp_path):
+    return shutil.copytree(made / "docs", tmp_path / "docs")
+
+
+@pytest.fixture
+def place(made, tmp_path):
+    return shutil.copytree(made / "index", tmp_path / "index")
 
 
 def counts(result):
@@ -53,7 +59,7 @@ def counts(result):
 def test_documents_are_indexed_and_kept_up_to_date(command, docs, place):
     again = command("index", docs, "--out", place, "--json")
     assert (again.code, counts(again)) == (0, [0, 0, 0, 4, 0])
-    assert again.json["model"] == "hashing-64"
+    assert again.json["model"] == "hashing-256"
     assert again.json["passages"] == 4
     (docs / "leave.md").write_text(LEAVE.replace("sixteen", "eighteen"), "utf-8")
     # both passages of the document have new ids, one a new text
@@ -143,7 +149,7 @@ def test_export_is_what_others_read(command, place, tmp_path):
         row["id"] for row in rows
     )  # fmt: skip
     texts = [f"{row['title']} {row['text']}".strip() for row in rows]
-    expected = HashingEmbedder(64).embed(texts, "document")
+    expected = HashingEmbedder().embed(texts, "document")
     assert np.array_equal(vectors, expected)
     assert np.array_equal([row["vector"] for row in rows], expected)
     assert {row["section"][-1] for row in rows} == {
@@ -166,9 +172,9 @@ def test_export_is_what_others_read(command, place, tmp_path):
         (("index", "{none}", "--out", "{index}"), 2, "no such file"),
         (("index", "{docs}", "--out", "{docs}/inside", "--model", "hashing"), 2, "outside"),
         (("index", "{docs}", "--out", "{docs}", "--model", "hashing"), 2, "choose another"),
-        (("index", "{docs}", "--out", "{docs}/leave.md", "--model", "hashing"), 2, "is a file"),
+        (("index", "{docs}", "--out", "{index}/index.json", "--model", "hashing"), 2, "is a file"),
         (("index", "{docs}", "--out", "odd://x", "--model", "hashing"), 2, "no such store"),
-        (("index", "{docs}", "--out", "{index}", "--model", "hashing:32"), 7, "hashing-64"),
+        (("index", "{docs}", "--out", "{index}", "--model", "hashing:32"), 7, "hashing-256"),
         (("index", "{docs}", "{chunks}", "--out", "{index}"), 2, "alone"),
         (("index", "{docs}", "--out", "{index}", "--approximate"), 2, "4 passages"),
         (("index", "--out", "{none}", "--export", "{none}/export"), 2, "holds no index"),
@@ -180,7 +186,7 @@ def test_export_is_what_others_read(command, place, tmp_path):
         (("search", "x", "--index", "{none}"), 2, "holds no index"),
         (("search", "x", "--index", "{docs}"), 2, "holds no index"),
         (("search", "x", "--index", "{index}", "--how", "best"), 2, "--how best"),
-        (("search", "x", "--index", "{index}", "--model", "hashing:32"), 7, "hashing-64"),
+        (("search", "x", "--index", "{index}", "--model", "hashing:32"), 7, "hashing-256"),
         (("search", "--queries", "{none}", "--index", "{index}"), 2, "no such file"),
     ],
 )

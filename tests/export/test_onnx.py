@@ -112,7 +112,7 @@ def dressed(tiny_model):
         torch.manual_seed(1)
         modules = [first, Pooling(32, pooling_mode=pooling), Dense(32, 16)]
         model = SentenceTransformer(
-            modules=modules, device="cpu", prompts={"query": "how ", "passage": "the "}
+            modules=modules, device="cpu", prompts={"query": "how ", "document": "the "}
         )
         model.similarity_fn_name = "dot"
         return model

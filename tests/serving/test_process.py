@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -73,7 +74,8 @@ def test_the_openai_client(served, expected):
         assert near([item.embedding for item in default.data], expected)
         floats = client.embeddings.create(model="docs", input=TEXTS[1], encoding_format="float")
         assert near(floats.data[0].embedding, expected[1])
-        assert default.usage.prompt_tokens == (5 + 2) + (7 + 2) + (1 + 2)
+        # the robot stop ##s at night; seven characters; dock; two special tokens each
+        assert default.usage.prompt_tokens == (6 + 2) + (7 + 2) + (1 + 2)
         assert {model.id for model in client.models.list()} == {"docs", "hashing"}
         assert client.models.retrieve("docs").id == "docs"
         with pytest.raises(openai.NotFoundError, match="there is no 'other'"):
@@ -151,14 +153,13 @@ def test_what_cannot_be_served_is_told_before_anything_listens(command, argument
 
 
 def test_a_taken_port_is_named(command):
-    import socket
-
     with socket.socket() as own:
         own.bind(("127.0.0.1", 0))
         own.listen()
-        done = command("serve", "hashing", "--port", own.getsockname()[1])
+        port = own.getsockname()[1]
+        done = command("serve", "hashing", "--port", port)
     assert done.code == 2
-    assert f"port {own.getsockname()[1] if own.fileno() > 0 else ''}".strip() in done.err
+    assert f"port {port}" in done.err
 
 
 # ---- V11

@@ -108,7 +108,7 @@ def _print(piece: str) -> None:
 
 
 def _text(answer: "Answer") -> str:
-    return f"{_lines(answer.text)}\n{_below(answer)}".strip()
+    return (_lines(answer.text) + _below(answer)).strip()
 
 
 def _below(answer: "Answer") -> str:
@@ -133,7 +133,7 @@ def _below(answer: "Answer") -> str:
         notes.append("The language model declined to answer.")
     if notes:
         parts.append("\n".join(notes))
-    return "\n".join(parts)
+    return "\n\n".join(parts)
 
 
 def _place(number: int | None) -> str:

@@ -104,7 +104,7 @@ def token_ids(model: "SentenceTransformer", texts: Sequence[str], role: Role) ->
     transformer = model[0]
     length = transformer.query_length if role == "query" else transformer.document_length
     longest = read_encoder(transformer.model).max_tokens
-    prompt = _prompt(model, role)
+    prompt = prompt_of(model, role)
     if not texts:
         return []
     ids = transformer.processor(
@@ -118,7 +118,8 @@ def token_ids(model: "SentenceTransformer", texts: Sequence[str], role: Role) ->
     return [array("i", row) for row in ids]
 
 
-def _prompt(model: "SentenceTransformer", role: Role) -> str:
+def prompt_of(model: "SentenceTransformer", role: Role) -> str:
+    """What ``model`` puts before a text of that role, as the library looks for it."""
     names = ("query",) if role == "query" else DOCUMENT_PROMPTS
     name = next((name for name in names if name in model.prompts), model.default_prompt_name)
     return model.prompts.get(name) or "" if name is not None else ""

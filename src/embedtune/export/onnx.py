@@ -15,11 +15,10 @@ from embedtune.embed.checks import hash_of
 from embedtune.embed.loading import longest_text
 from embedtune.embed.local import dimension_of, longest_of
 from embedtune.embed.onnx import Engine, Exported, GraphPrecision
-from embedtune.embed.packed import DOCUMENT_PROMPTS
+from embedtune.embed.packed import prompt_of
 from embedtune.embed.tokens import NO_LIMIT
 from embedtune.errors import ConfigError
 from embedtune.files import visible, write_json
-from embedtune.records import Role
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -184,7 +183,7 @@ def describe(
             "query": min(transformer.query_length or longest, longest),
             "document": min(transformer.document_length or longest, longest),
         },
-        prompts={"query": _prompt(model, "query"), "document": _prompt(model, "document")},
+        prompts={"query": prompt_of(model, "query"), "document": prompt_of(model, "document")},
         control_tokens_as_text=bool(getattr(tokenizer, "split_special_tokens", False)),
         pad_token=tokenizer.pad_token_id or 0,
         padding_side=tokenizer.padding_side,
@@ -206,13 +205,6 @@ def save_tokenizer(model: "SentenceTransformer", folder: Path) -> None:
     finally:
         tokenizer.split_special_tokens = split
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": longest_of(model)})
-
-
-def _prompt(model: "SentenceTransformer", role: Role) -> str:
-    """As the library looks for it."""
-    names = ("query",) if role == "query" else DOCUMENT_PROMPTS
-    name = next((name for name in names if name in model.prompts), model.default_prompt_name)
-    return model.prompts.get(name) or "" if name is not None else ""
 
 
 @contextlib.contextmanager

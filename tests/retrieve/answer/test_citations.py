@@ -82,6 +82,7 @@ def test_a_quote_is_found_by_words_in_english_and_by_characters_in_chinese():
     assert quote_for("Are boots included", ENGLISH) == "Boots are included."
     assert quote_for("夜班每班多少费用", CHINESE) == "夜班费用为每班十二欧元。"
     assert quote_for("nothing in common", CHINESE) == "机器人每季租金六百四十欧元。"
+    assert quote_for("night fee", "## Night fee\nIt is 12 euros.") == "It is 12 euros."
     long = "word " * 200
     assert len(quote_for("word", long)) <= 240
     assert quote_for("word", long)[:-1] in long

@@ -136,7 +136,7 @@ def quote_for(claim: str, passage: str) -> str:
     for match in SENTENCE.finditer(passage):
         sentence = match[0].strip()
         terms = _terms(sentence)
-        if not terms:
+        if not terms or sentence.startswith("#"):  # a heading says nothing
             continue
         fit = len(terms & wanted) / (4 + len(terms)) ** 0.5
         if fit > most:
