@@ -22,7 +22,7 @@ from embedtune.embed.adapted import Adapter
 from embedtune.evaluation.encoded import answers_of, encode
 from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.systems import parse_system
-from embedtune.pipeline.adapting import DEPTH, MOST_PAIRS, choose, gather, lesson_of
+from embedtune.pipeline.adapting import MOST_PAIRS, choose, gather, lesson_of
 from embedtune.pipeline.openers import Openers
 from embedtune.pipeline.stored import load_given
 from embedtune.retrieve.dense import nearest
@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / ".bench" / "adapt.sqlite"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 METRICS = ("ndcg@10", "hit@5")
+DEPTH = 30
 
 
 def measure(folder: Path, model: str, test: bool, store: Store) -> list[dict[str, Any]]:

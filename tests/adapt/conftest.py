@@ -93,7 +93,8 @@ def _write_data(folder: Path, *, same_words: bool = False, count: int = 120) -> 
     for name, rows in (("corpus", passages), ("queries", questions)):
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(lines, "utf-8")
-    parts = {"train": range(60), "dev": range(60, 80), "test": range(80, count)}
+    parts = {"train": range(count - 60), "dev": range(count - 60, count - 40),
+             "test": range(count - 40, count)}  # fmt: skip
     for name, numbers in parts.items():
         lines = "".join(f"q{number}\tp{number}\t1\n" for number in numbers)
         (folder / "qrels" / f"{name}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")

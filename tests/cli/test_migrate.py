@@ -11,19 +11,9 @@ from embedtune.records import Chunk
 from embedtune.retrieve.index import prepare, update
 from embedtune.retrieve.stores import open_store
 
-WORDS = """night shift battery dock driver apple crate probe fault winter""".split()
+WORDS = ["night", "shift", "battery", "dock", "driver"]
+WORDS += ["apple", "crate", "probe", "fault", "winter"]
 RADIO = "a new radio 新的收音机"
-    "night",
-    "shift",
-    "battery",
-    "dock",
-    "driver",
-    "apple",
-    "crate",
-    "probe",
-    "fault",
-    "winter",
-]
 
 
 def passages(count=40):
@@ -154,6 +144,23 @@ def test_a_threshold_is_found_again(command, tmp_path, small_beir):
     assert by_right.code == 0, by_right.err
     assert by_right.json["queries"] == 24
     assert by_right.json["new_precision"] >= by_right.json["old_precision"] > 0
+
+
+def test_a_plan_tells_the_cost_of_a_service_and_asks_it_nothing(command, tmp_path):
+    make(tmp_path / "old", passages())
+    plan = ("migrate", "plan", tmp_path / "old", "--model", "openai:text-embedding-3-small")
+    priced = command(*plan, "--set", "embedding.price=2.5", "--json").json
+    assert priced["paid"]
+    assert priced["usd"] == pytest.approx(priced["tokens"] * 2.5 / 1e6)
+    # two words of up to 9 letters, a number, three tokens for four Chinese characters
+    assert priced["tokens"] == 40 * 6
+    assert priced["seconds"] is None
+    known = command(*plan, "--json").json
+    assert 0 < known["usd"] < priced["usd"]
+    shown = command(*plan)
+    assert "USD" in shown.out
+    other = ("migrate", "plan", tmp_path / "old", "--model", "openai:nobody-knows-it")
+    assert command(*other, "--json").json["usd"] is None
 
 
 @pytest.mark.parametrize(

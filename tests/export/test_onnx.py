@@ -100,46 +100,35 @@ def test_the_library_of_tokens_agrees_on_what_a_text_is(exported, tiny_model):
     assert OnnxEmbedder(str(folder)).token_ids(TEXTS, "query") == own
 
 
-@pytest.fixture(scope="module")
-def dressed(tiny_model):
-    """The tiny model with what else a model may have, by the way it pools."""
+def test_other_poolings_a_dense_layer_and_prompts_are_in_the_folder(tiny_model, command, tmp_path):
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
-    def make(pooling: str) -> SentenceTransformer:
-        first = SentenceTransformer(str(tiny_model), device="cpu")[0]
-        torch.manual_seed(1)
-        modules = [first, Pooling(32, pooling_mode=pooling), Dense(32, 16)]
-        model = SentenceTransformer(
-            modules=modules, device="cpu", prompts={"query": "how ", "document": "the "}
-        )
-        model.similarity_fn_name = "dot"
-        return model
-
-    return make
-
-
-@pytest.mark.parametrize("pooling", ["cls", "max", "weightedmean", "lasttoken"])
-def test_other_poolings_a_dense_layer_and_prompts_are_in_the_folder(
-    dressed, command, tmp_path, pooling
-):
-    model = dressed(pooling)
+    torch.manual_seed(1)
+    modes = ("cls", "max", "weightedmean", "mean_sqrt_len_tokens", "lasttoken")
+    first = SentenceTransformer(str(tiny_model), device="cpu")[0]
+    pooling = Pooling(32, pooling_mode=modes)  # side by side
+    model = SentenceTransformer(
+        modules=[first, pooling, Dense(160, 16)], device="cpu",
+        prompts={"query": "how ", "document": "the "}, similarity_fn_name="dot",
+    )  # fmt: skip
     model.save(str(tmp_path / "model"), create_model_card=False)
-    result = command("export", tmp_path / "model", "--to", "onnx", "--out", tmp_path / "out",
-                     "--json")  # fmt: skip
+    out = tmp_path / "out"
+    result = command("export", tmp_path / "model", "--to", "onnx", "--out", out, "--json")
     assert result.code == 0, result.err
-    embedder = OnnxEmbedder(str(tmp_path / "out"))
+    embedder = OnnxEmbedder(str(out))
     assert (embedder.dimension, embedder.similarity) == (16, "dot")
-    assert read_exported(tmp_path / "out").prompts == {"query": "how ", "document": "the "}
+    said = read_exported(out)
+    assert said.prompts == {"query": "how ", "document": "the "}
+    assert (said.pooling, said.normalised) == ("+".join(modes), False)
+    texts = [text for text in TEXTS if "[" not in text]  # the library reads "[SEP]" as a border
     for role, encode in (("query", model.encode_query), ("document", model.encode_document)):
-        texts = [text for text in TEXTS if "[" not in text]
         assert embedder.embed(texts, role) == pytest.approx(encode(texts), abs=1e-5)
-    other = OnnxEmbedder(str(tmp_path / "out"), prompts_instead={"query": ""})
+    other = OnnxEmbedder(str(out), prompts_instead={"query": ""})
     assert other.name != embedder.name
-    assert other.embed(["robot"], "query") == pytest.approx(
-        model.encode(["robot"], prompt=""), abs=1e-5
-    )
+    plain = model.encode(["robot"], prompt="")
+    assert other.embed(["robot"], "query") == pytest.approx(plain, abs=1e-5)
 
 
 def test_what_no_graph_is_made_of_is_refused(tiny_model):

@@ -247,3 +247,32 @@ def test_v11_a_stop_under_load_loses_no_accepted_request(child, number):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_an_index_answers_questions_at_the_chat_route(child, tmp_path):
+    from embedtune.records import Chunk, content_id
+    from embedtune.retrieve.index import prepare, update
+    from embedtune.retrieve.stores import open_store
+    from stub_server import Behaviour, StubServer
+
+    text = "The night fee is 12 euros a shift."
+    store, embedder = open_store(tmp_path / "index"), HashingEmbedder()
+    prepare(store, embedder, source="hashing:256")
+    update(store, [Chunk(content_id("c", text), "fees.md", 0, len(text), "", text)], embedder)
+    store.close()
+    with StubServer(Behaviour(answer=lambda body: "It is 12 euros [1].")) as upstream:
+        process = child("serve", "hashing", "--index", tmp_path / "index", "--port", "0", "--json",
+                        "--set", f"llm.base_url={upstream.url}", "--set", "llm.model=stub",
+                        "--set", "queue_seconds=5")  # fmt: skip
+        try:
+            url = started(process)["url"]
+            asked = {"role": "user", "content": "What is the night fee?"}
+            body = {"model": "embedtune", "messages": [asked]}
+            answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=30).json()
+            assert "12 euros [1]" in answer["choices"][0]["message"]["content"]
+            wrong = httpx2.post(f"{url}/chat/completions", json={"model": 1}, timeout=30)
+            assert wrong.status_code == 422
+            assert wrong.json()["error"]["param"] == "model"
+            stopped(process)
+        finally:
+            process.kill()

@@ -1,12 +1,13 @@
 """The command serve: models behind the OpenAI API."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedtune.cli.console import Console, emit
-from embedtune.cli.options import Json, Quiet
+from embedtune.cli.options import Config, Json, Quiet, load_settings
 from embedtune.errors import ConfigError
 from embedtune.files import visible
 
@@ -39,10 +40,17 @@ def serve(
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut texts that are too long; else refuse them.")
     ] = False,
+    index: Annotated[
+        str | None,
+        typer.Option("--index", help="Answer questions from it, at /v1/chat/completions."),
+    ] = None,
+    config: Config = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, mps.")] = "auto",
     overrides: Annotated[
         list[str],
-        typer.Option("--set", metavar="KEY=VALUE", help="A limit, e.g. queue_seconds=5."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A limit, e.g. queue_seconds=5, or llm.model=…"
+        ),
     ] = [],  # noqa: B006
     json: Json = False,
     quiet: Quiet = False,
@@ -64,7 +72,12 @@ def serve(
             f"the server needs {error.name}, which is not installed: pip install 'embedtune[serve]'"
         ) from error
     console = Console(quiet=quiet)
-    settings = _settings(overrides, truncate)
+    # of the server itself, and of the configuration, whose settings are in sections
+    own = [override for override in overrides if "." not in override.partition("=")[0]]
+    settings = _settings(own, truncate)
+    rest = [override for override in overrides if override not in own]
+    if (rest or config) and index is None:
+        raise ConfigError("--config and --set of a section are for --index; name one, or drop them")
     keys = read_keys(api_key_env, api_key_file, admin_key_env)
     if not keys.required and host not in LOOPBACK:
         console.say(f"warning: {visible(host)} without keys: whoever reaches it can use it")
@@ -76,7 +89,6 @@ def serve(
     for source in sources:
         console.say(f"loading {visible(source.model)}")
         catalogue.add(source)
-    gate = create_app(settings, catalogue, keys=keys)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}/v1"
     names = [served.source.name for served in catalogue.served]
@@ -88,7 +100,15 @@ def serve(
             text=lambda: f"serving {', '.join(map(visible, names))} at {url}",
         )
 
-    Server(gate, catalogue, settings, started).run(sockets=[listener])
+    with ExitStack() as held:
+        answerer = None
+        if index is not None:
+            from embedtune.pipeline.asking import open_answerer
+
+            llm = load_settings(config, rest)
+            answerer = held.enter_context(open_answerer(index, llm, console))
+        gate = create_app(settings, catalogue, keys=keys, answerer=answerer)
+        Server(gate, catalogue, settings, started).run(sockets=[listener])
     return 0
 
 

@@ -184,6 +184,11 @@ class AdaptedEmbedder:
         return self.base.max_tokens
 
     @property
+    def document_name(self) -> str:
+        """What an index of its documents may be called: they are the base's."""
+        return self.base.name
+
+    @property
     def is_paid(self) -> bool:
         """Whether the base's vectors cost money."""
         return self.described.base.partition(":")[0] in SERVICES

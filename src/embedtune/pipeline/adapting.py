@@ -17,6 +17,7 @@ from embedtune.embed.remote import Purse
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.evaluation.encoded import Answers, Encoded, answers_of, encode
 from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.metrics import deepest
 from embedtune.evaluation.statistics import bootstrap_t, sums_by_group
 from embedtune.evaluation.systems import System, open_embedder, parse_system, parse_systems
 from embedtune.files import visible, write_json
@@ -37,7 +38,7 @@ from embedtune.store import Store
 
 MOST_PAIRS, MOST_PASSAGES = 20_000, 20_000  # that an adapter is fitted on
 TRIED_PAIRS = 4000  # that a candidate is fitted on
-DEPTH = 100  # hits of a held-out query
+DEEPER = 3  # times as many hits as the metric looks at: near-duplicates count as one
 FOUND_ALREADY = 0.95  # recall of the base from which on an adapter has little to add
 RECALL = "recall@10"
 
@@ -405,8 +406,8 @@ class Scorer:
     def __call__(self, adapter: Adapter) -> Mapping[str, float]:
         answers = self.asked.answers
         found = nearest(
-            adapter(self.asked.asked[list(self.places)]), self.asked.rows, answers.ids, DEPTH,
-            similarity=self.asked.encoded.similarity,
+            adapter(self.asked.asked[list(self.places)]), self.asked.rows, answers.ids,
+            DEEPER * deepest((self.metric,)), similarity=self.asked.encoded.similarity,
         )  # fmt: skip
         return answers.only(self.places).values(found.indices, self.metric)
 

@@ -34,6 +34,7 @@ from embedtune.retrieve.migrate import (
     recalibrate,
     relevant_of,
     roll_back,
+    with_way_back,
 )
 from embedtune.retrieve.stores import STORES, IndexInfo, VectorStore, open_store, text_digest
 from embedtune.store import Store
@@ -203,11 +204,9 @@ def switch(
 def rollback(live: str, *, alias: str = "") -> tuple[Pointer, Gap]:
     """Go back to the index of before; the gap is what that does not know yet."""
     folder = _folder(live)
-    pointer = read_pointer(folder)
-    if pointer is None:
-        return roll_back(folder), Gap(0, 0, 0, 0)  # says that there is none
+    pointer = with_way_back(folder)
     with ExitStack() as held:
-        before = held.enter_context(closing(open_place(folder, pointer.previous or pointer.place)))
+        before = held.enter_context(closing(open_place(folder, pointer.previous)))
         _check_there(before)
         gap = gap_between(_opened(live, held)[0], before)
         move = _alias_of(before, alias)
@@ -219,9 +218,7 @@ def rollback(live: str, *, alias: str = "") -> tuple[Pointer, Gap]:
 def drop_previous(live: str, *, confirmed: bool) -> str:
     """Delete the index of before; its name."""
     folder = _folder(live)
-    pointer = read_pointer(folder)
-    if pointer is None or not pointer.previous:
-        raise ConfigError(f"{visible(live)}: there is no index of before to delete")
+    pointer = with_way_back(folder)
     with closing(open_place(folder, pointer.previous)) as store:
         if not confirmed:
             raise ConfigError(

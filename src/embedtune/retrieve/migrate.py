@@ -117,15 +117,21 @@ def point(folder: Path, to: str, *, old: str | None = None) -> Pointer:
     return _write(folder, Pointer(target, before))
 
 
-def roll_back(folder: Path) -> Pointer:
-    """Let ``folder`` stand for the index of before; the one left can be switched to again.
+def with_way_back(folder: Path) -> Pointer:
+    """The pointer in ``folder``, which names an index of before.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: It does not, or there is no pointer.
     """
     now = read_pointer(folder)
     if now is None or not now.previous:
-        raise ConfigError(f"{visible(str(folder))}: there is no index of before to go back to")
+        raise ConfigError(f"{visible(str(folder))}: there is no index of before")
+    return now
+
+
+def roll_back(folder: Path) -> Pointer:
+    """Let ``folder`` stand for the index of before; the one left can be switched to again."""
+    now = with_way_back(folder)
     return _write(folder, Pointer(now.previous, now.place))
 
 

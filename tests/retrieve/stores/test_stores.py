@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -60,8 +61,19 @@ def chroma(tmp_path_factory):
     server.wait()
 
 
+@pytest.fixture
+def quick_folder(tmp_path):
+    """In memory where there is such a place: Qdrant's local mode flushes each passage to disk."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(params=["pgvector", "milvus", "chroma", "chroma-folder", "qdrant", "redis"])
-def place(request, tmp_path):
+def place(request, tmp_path, quick_folder):
     """An address where nothing is yet."""
     name = f"passages_{next(NUMBERS)}"
     kind = request.param
@@ -74,7 +86,8 @@ def place(request, tmp_path):
             pytest.skip("no Redis server is named by EMBEDTUNE_TEST_REDIS")
         return f"redis://{REDIS}?index={name}"
     file = {"milvus": "milvus:{}/m.db", "chroma-folder": "chroma:{}/c", "qdrant": "qdrant:{}/q"}
-    return f"{file[kind].format(tmp_path)}?collection={name}"
+    folder = quick_folder if kind == "qdrant" else tmp_path
+    return f"{file[kind].format(folder)}?collection={name}"
 
 
 @pytest.fixture
