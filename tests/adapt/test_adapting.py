@@ -26,10 +26,10 @@ def settings() -> RunSettings:
 def test_an_adapter_learns_what_people_call_things_and_each_text_is_paid_once(
     service, settings, write_data, tmp_path
 ):
-    data, out = write_data(tmp_path / "data", count=240), tmp_path / "adapter"
+    data, out = write_data(tmp_path / "data", count=200), tmp_path / "adapter"
     found = adapt_into(SYSTEM, data, out, settings, QUIET)
     by_name = {scores.name: scores.metrics["ndcg@10"] for scores in found.judgement.systems}
-    assert by_name["base"] < 0.15 < 0.5 < by_name["adapted"]
+    assert by_name["base"] < 0.15 < 0.4 < by_name["adapted"]
     assert found.judgement.verdict.candidate == "adapted"
     assert found.judgement.verdict.differences["base"].low > 0
     assert found.facts["kind"] in ("closed form", "contrastive")
@@ -85,16 +85,13 @@ def test_without_a_gain_the_base_itself_is_left_and_that_is_said(
     assert found.judgement.verdict.verdict not in ("ship", "do-not-ship")
 
 
-def test_a_budget_holds_and_what_was_paid_is_kept(service, write_data, tmp_path):
+def test_what_the_budget_does_not_allow_is_not_paid(service, write_data, tmp_path):
     data, out = write_data(tmp_path / "data"), tmp_path / "adapter"
-    tight = ["evaluation.probe=none", "embedding.tokens=6500"]
-    with pytest.raises(ServiceError, match="budget used up"):
-        adapt_into(SYSTEM, data, out, load_config(None, tight), QUIET)
+    tight = load_config(None, ["evaluation.probe=none", "embedding.tokens=100"])
+    with pytest.raises(ServiceError, match="budget used up: 0 of 100 tokens"):
+        adapt_into(SYSTEM, data, out, tight, QUIET)
+    assert not service.paid
     assert not out.exists()
-    paid = sum(service.paid.values())
-    assert paid
-    adapt_into(SYSTEM, data, out, load_config(None, tight[:1]), QUIET, rank=5)
-    assert set(service.paid.values()) == {1}
 
 
 @pytest.mark.parametrize(

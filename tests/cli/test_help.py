@@ -8,7 +8,7 @@ import sys
 import pytest
 
 COMMANDS = """demo init run status report read chunk generate split train evaluate compare search
-    doctor""".split()  # noqa: SIM905
+    export push serve index ask doctor""".split()  # noqa: SIM905
 HEAVY = """torch transformers sentence_transformers datasets pypdfium2 scipy sklearn jieba bm25s
     openai altair""".split()  # noqa: SIM905
 LOOK = """

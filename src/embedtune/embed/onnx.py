@@ -30,7 +30,7 @@ INSTALL = {
     "onnxruntime": "pip install 'embedtune[onnx]'",
     "openvino": "pip install 'embedtune[openvino]'",
 }
-LONG_TEXT = 256  # tokens of a text that counts as one of a batch
+TOKENS = 1024  # of a pass, for each thread: what is worked on stays in the processor's cache
 PORTION = 2048  # texts tokenised at once, and between two calls of `progress`
 SELF_TEST = ("embedtune loads a model", "证券 12 fish")
 
@@ -98,10 +98,9 @@ class OnnxEmbedder:
 
     Args:
         model: The folder.
-        batch_size: Texts of 256 tokens a pass; of shorter ones more.
         prompts_instead: Put before texts of that role, in the place of the model's own.
-        device, precision, pooling, trust_remote_code: Taken so that all models are opened alike;
-            precision and pooling are the graph's own, and it runs on the processor.
+        device, batch_size, precision, pooling, trust_remote_code: Taken so that all models are
+            opened alike; the graph has its own, and it runs on the processor.
 
     Raises:
         ConfigError: A package is missing; or another pooling or a graphics card is asked for.
@@ -141,7 +140,7 @@ class OnnxEmbedder:
         self.max_tokens = self.exported.max_tokens
         self.similarity: Similarity = self.exported.similarity
         self._prompts = {**self.exported.prompts, **prompts_instead}
-        self._budget = 1 if self.precision == "int8" else batch_size * LONG_TEXT
+        self._budget = 1 if self.precision == "int8" else TOKENS * threads()
         self._progress = progress
         self._loading = threading.Lock()
 

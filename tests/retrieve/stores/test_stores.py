@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedtune.embed.hashing import HashingEmbedder
 from embedtune.errors import ConfigError, EmbedtuneError, IntegrityError, ServiceError
 from embedtune.records import Chunk
 from embedtune.retrieve.dense import nearest
+from embedtune.retrieve.index import Index
 from embedtune.retrieve.stores import IndexInfo, digest_of, open_store
 
 DIMENSION = 24
@@ -255,6 +257,14 @@ def test_vectors_that_do_not_fit_are_refused(store):
     with pytest.raises(IntegrityError, match=r"NaN.*c1"):
         store.put(passages(2), bad)
     assert store.digests() == {}
+
+
+def test_another_model_is_refused(place, store):
+    store.create(info_of())
+    store.put(passages(2), rows(2))
+    store.close()
+    with pytest.raises(IntegrityError, match=r"model@1 模型.*hashing-24"):
+        Index.open(place, HashingEmbedder(DIMENSION))
 
 
 def test_many_passages_come_in_portions_and_in_order_of_id(store):
