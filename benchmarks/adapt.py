@@ -22,7 +22,7 @@ from embedtune.embed.adapted import Adapter
 from embedtune.evaluation.encoded import answers_of, encode
 from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.systems import parse_system
-from embedtune.pipeline.adapting import MOST_PAIRS, choose, gather, lesson_of
+from embedtune.pipeline.adapter_choice import MOST_PAIRS, choose, gather, lesson_of
 from embedtune.pipeline.openers import Openers
 from embedtune.pipeline.stored import load_given
 from embedtune.retrieve.dense import nearest

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from embedtune.embed.checks import hash_of
+from embedtune.embed.checks import EXPORTED, hash_of
 from embedtune.errors import ConfigError, IntegrityError, ResourceError, ServiceError
 from embedtune.files import visible
 
@@ -26,6 +26,18 @@ Source = Literal["path", "hub cache", "modelscope cache", "hub", "package"]
 
 HUB_SECONDS = 2.0
 DEFAULT_OWNER = "sentence-transformers"  # of names without a slash, as that library has it
+# beside the weights that are read, or in their place where they could run code
+OTHER_FORMS = [
+    "*.onnx",
+    "onnx/*",
+    "openvino/*",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.bin",
+    "*.pt",
+    "*.ckpt",
+]
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -151,7 +163,8 @@ def _in_modelscope_cache(name: str) -> tuple[ResolvedModel | None, str]:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(folder.rglob("*.safetensors")) or any(folder.rglob("*.bin"))
+    weights = ("*.safetensors", "*.bin", EXPORTED)
+    return any(found for pattern in weights for found in folder.rglob(pattern))
 
 
 NO_SUCH_MODEL = "it has no such model"
@@ -189,17 +202,13 @@ def _ask_hub(name: str) -> str:
 
 
 def _download(name: str) -> ResolvedModel:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     try:
-        folder = Path(
-            snapshot_download(
-                name,
-                etag_timeout=10,
-                ignore_patterns=["*.onnx", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot",
-                                 "*.bin", "*.pt", "*.ckpt"],
-            )
-        )  # fmt: skip
+        files = HfApi().model_info(name).siblings or ()
+        exported = any(file.rfilename == EXPORTED for file in files)
+        unwanted = None if exported else OTHER_FORMS
+        folder = Path(snapshot_download(name, etag_timeout=10, ignore_patterns=unwanted))
     except OSError as error:
         if getattr(error, "errno", None):
             raise ResourceError(f"model {name}: cannot be stored: {visible(error)}") from error

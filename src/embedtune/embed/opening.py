@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.embed import Embedder, load_embedder
+from embedtune.embed.models import resolve_model
 
 # a file that tells the form of a folder -> what opens it
 FORMS = {
@@ -26,6 +27,8 @@ def open_embedder(name: str, **settings: Any) -> Embedder:  # settings differ by
     if kind == "hashing" and (not rest or re.fullmatch(r"[1-9]\d{0,4}", rest)):
         return load_embedder(kind, dimension=int(rest or 256))
     folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = resolve_model(name).path
     place = next((form for file, form in FORMS.items() if (folder / file).is_file()), TORCH)
     module, kind = place.split(":")
     return getattr(import_module(module), kind)(name, **settings)
