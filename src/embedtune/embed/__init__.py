@@ -25,6 +25,11 @@ class Embedder(Protocol):
         ...
 
 
+def document_name(embedder: Embedder) -> str:
+    """The name of what makes the vectors of passages: an adapter on queries leaves its base's."""
+    return getattr(embedder, "document_name", embedder.name)
+
+
 EMBEDDERS = {
     "local": "embedtune.embed.local:LocalEmbedder",
     "openai": "embedtune.embed.openai:OpenAIEmbedder",

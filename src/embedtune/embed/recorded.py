@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embedtune.embed import Embedder, Matrix, Similarity
+from embedtune.embed import Embedder, Matrix, Similarity, document_name
 from embedtune.errors import IntegrityError
 from embedtune.files import visible
 from embedtune.records import Progress, Role, no_progress
 from embedtune.store import Store, content_key
 
-PORTION = 512  # texts between two commits: what a kill can cost
+PORTION = 512  # texts between two commits: what a kill can cost; of a service, one request
 
 
 class RecordedEmbedder:
@@ -25,6 +25,8 @@ class RecordedEmbedder:
     ) -> None:
         self.embedder = embedder
         self.name = embedder.name
+        self.document_name = document_name(embedder)
+        self._portion = getattr(embedder, "batch_size", PORTION)
         self._store = store
         self._progress = progress
 
@@ -46,8 +48,8 @@ class RecordedEmbedder:
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         # like lengths together: a portion is a few batches of the model
         ordered = sorted(missing, key=lambda key: -len(missing[key]))
-        for first in range(0, len(ordered), PORTION):
-            part = ordered[first : first + PORTION]
+        for first in range(0, len(ordered), self._portion):
+            part = ordered[first : first + self._portion]
             vectors = self.embedder.embed([missing[key] for key in part], role)
             self._check(vectors, [missing[key] for key in part])
             known.update(zip(part, vectors, strict=True))

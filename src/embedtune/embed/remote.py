@@ -144,7 +144,7 @@ class RemoteEmbedder:
         self.name = name
         self.max_tokens = max_tokens
         self._dimension = dimension
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._timeout = timeout
         self._retries = retries
         self._price = price
@@ -161,7 +161,7 @@ class RemoteEmbedder:
 
     def embed(self, texts: Sequence[str], role: Role) -> Matrix:
         vectors = embed_in_batches(
-            self, texts, role, batch_size=self._batch_size,
+            self, texts, role, batch_size=self.batch_size,
             dimension=self._dimension if texts else self.dimension, retries=self._retries,
             price=self._price, purse=self._purse, progress=self._progress, sleep=self._sleep,
         )  # fmt: skip

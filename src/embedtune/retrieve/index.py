@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from embedtune.embed import Embedder
+from embedtune.embed import Embedder, document_name
 from embedtune.embed.opening import open_embedder
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import visible
@@ -165,10 +165,11 @@ def same_model(one: str, other: str) -> bool:
 
 def check_model(store: VectorStore, info: IndexInfo, embedder: Embedder) -> None:
     """Raises IntegrityError where the vectors of the store are another model's."""
-    if not same_model(info.model, embedder.name):
+    if not same_model(info.model, document_name(embedder)):
         raise IntegrityError(
             f"{store.name}: its vectors were made by {visible(info.model)}, the model is "
-            f"{visible(embedder.name)}; give the model that made it (--model), or index again"
+            f"{visible(document_name(embedder))}; give the model that made it (--model), or "
+            "index again"
         )
 
 
@@ -229,7 +230,9 @@ def prepare(
     told: dict[str, Any] = {"how": how, "weight": weight}
     told = {name: value for name, value in told.items() if value is not None}
     if there is None:
-        made = IndexInfo(embedder.name, source, embedder.dimension, embedder.similarity, **told)
+        made = IndexInfo(
+            document_name(embedder), source, embedder.dimension, embedder.similarity, **told
+        )
         store.create(made)
         return made
     check_same(store, embedder)
@@ -242,10 +245,11 @@ def prepare(
 def check_same(store: VectorStore, embedder: Embedder) -> None:
     """Raises IntegrityError where a store that is to be added to holds vectors of another model."""
     there = store.info()
-    if there is not None and not same_model(there.model, embedder.name):
+    if there is not None and not same_model(there.model, document_name(embedder)):
         raise IntegrityError(
             f"{store.name}: holds vectors of {visible(there.model)}, the model is "
-            f"{visible(embedder.name)}; index into another place, or with --fresh into this one"
+            f"{visible(document_name(embedder))}; index into another place, or with --fresh "
+            "into this one"
         )
 
 
