@@ -19,7 +19,7 @@ bench-train:
 bench-quality:
 	$(RUN) benchmarks/quality.py $(addprefix $(DATA)/,medquad nvidia_10k onet_jobs securities_law) --seeds 3 --json
 prove:
-	PROVE=1 $(RUN) -m pytest -q tests/report/test_browser.py
+	PROVE=1 $(RUN) -m pytest -q tests/report/test_browser.py tests/serving
 	$(RUN) benchmarks/verdict.py --write docs/proofs.md
 	$(RUN) benchmarks/kills.py --progress .prove/kills.jsonl --write docs/proofs.md
 	$(RUN) benchmarks/training_kills.py --progress .prove/training_kills.jsonl --write docs/proofs.md

@@ -14,7 +14,6 @@ from embedtune.retrieve.index import Index, prepare, update
 from embedtune.retrieve.migrate import (
     Gap,
     Pointer,
-    drop,
     forget_previous,
     gap_between,
     open_place,
@@ -106,10 +105,10 @@ def test_the_old_index_is_deleted_and_the_folder_still_stands_for_the_new(tmp_pa
     folder = tmp_path / "live"
     point(folder, new)
     forget_previous(folder)
-    drop(open_place(folder, "."))
+    open_place(folder, ".").drop()
     assert [path.name for path in folder.iterdir()] == ["current.json"]
     assert model_of(live) == "hashing-32"
-    drop(open_store(new))
+    open_store(new).drop()
     assert not (tmp_path / "new").exists()
 
 

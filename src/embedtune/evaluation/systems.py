@@ -266,10 +266,10 @@ def _paying(system: System, purse: Purse | None) -> dict[str, Any]:
     """What a service may cost, as its embedder takes it."""
     purse = purse or Purse()
     price = purse.settings.price
-    return {"price": _price(system) if price is None else price, "purse": purse}
+    return {"price": price_of(system) if price is None else price, "purse": purse}
 
 
-def _price(system: System) -> float | None:
+def price_of(system: System) -> float | None:
     """US dollars per million tokens, as the table of prices has it."""
     from embedtune.embed.cohere import find_cohere
     from embedtune.llm.prices import embedding_price

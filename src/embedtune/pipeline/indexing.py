@@ -113,7 +113,7 @@ def index_into(
         kept = sources[0] / ".vectors.sqlite" if stages else None
         vectors = held.enter_context(Store(kept if kept and kept.is_file() else vector_store()))
         openers = Openers(vectors, console, purse=Purse(settings.embedding))
-        embedder = _embedder(source, openers, recorded=bool(stages))
+        embedder = index_embedder(source, openers, recorded=bool(stages))
         if not fresh:
             check_same(store, embedder)
         if stages:
@@ -158,7 +158,7 @@ def search_index(
     with Store(vector_store()) as vectors:
         openers = Openers(vectors, console)
         reranker = openers.reranker(parse_system(f"bm25?rerank={rerank}")) if rerank else None
-        embedder = _embedder(model, openers) if model else None
+        embedder = index_embedder(model, openers) if model else None
         with Index.open(place, embedder) as index:
             found = index.search(queries, k, how, reranker=reranker)
             return index.info.how if how == "auto" else how, found
@@ -291,7 +291,7 @@ def _tokens(model: str, settings: RunSettings) -> Tokens:
     return tokens_of(model if own else settings.model.base[0])
 
 
-def _embedder(model: str, openers: Openers, *, recorded: bool = False) -> Embedder:
+def index_embedder(model: str, openers: Openers, *, recorded: bool = False) -> Embedder:
     """What is paid for, or was made by a run already, comes from a store."""
     if model.partition(":")[0] in SERVICES:
         return openers.embedder(parse_system(model))

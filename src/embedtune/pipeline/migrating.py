@@ -6,17 +6,15 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from embedtune.config import RunSettings
-from embedtune.embed import Embedder
 from embedtune.embed.opening import SERVICES, open_embedder
 from embedtune.embed.remote import Purse
-from embedtune.endpoint import find_address
 from embedtune.errors import ConfigError
-from embedtune.evaluation.systems import System, parse_system
+from embedtune.evaluation.systems import parse_system, price_of
 from embedtune.files import visible
 from embedtune.pipeline.console import Console
+from embedtune.pipeline.indexing import index_embedder
 from embedtune.pipeline.models import vector_store
 from embedtune.pipeline.openers import Openers
 from embedtune.records import Chunk
@@ -25,7 +23,6 @@ from embedtune.retrieve.migrate import (
     Gap,
     Pointer,
     Recalibrated,
-    drop,
     forget_previous,
     gap_between,
     open_place,
@@ -110,7 +107,7 @@ def plan_migration(
 
             name, tokens = model, sum(count_tokens(text) for text in sample)
             price = settings.embedding.price
-            price = _price(parse_system(model)) if price is None else price
+            price = price_of(parse_system(model)) if price is None else price
             usd = None if price is None else tokens * share * price / 1e6
         else:
             embedder = open_embedder(model)
@@ -142,7 +139,7 @@ def run_migration(
             raise ConfigError(f"--to {visible(to)}: is the old index itself; name another place")
         vectors = held.enter_context(Store(vector_store()))
         openers = Openers(vectors, console, purse=Purse(settings.embedding))
-        embedder = _embedder(model, openers)
+        embedder = index_embedder(model, openers)
         if same_model(info.model, embedder.name):
             raise ConfigError(f"--model {visible(model)}: made the old index already")
         folder = Path(model).expanduser()
@@ -226,7 +223,7 @@ def drop_previous(live: str, *, confirmed: bool) -> str:
                 "there is no way back; say --yes"
             )
         forget_previous(folder)  # first: a pointer never names what is half deleted
-        drop(store)
+        store.drop()
         return store.name
 
 
@@ -264,7 +261,7 @@ def recalibrate_threshold(
         found = []
         for place in (old, to):
             with ExitStack() as first:
-                embedder = _embedder(_opened(place, first)[1].source, openers)
+                embedder = index_embedder(_opened(place, first)[1].source, openers)
             index = held.enter_context(Index.open(place, embedder))
             if relevant is not None and not _any_there(index.store, relevant):
                 raise ConfigError(
@@ -323,21 +320,6 @@ def _alias_of(store: VectorStore, alias: str) -> Any:  # what moves the alias, c
 
 def _is_service(model: str) -> bool:
     return model.partition(":")[0] in SERVICES
-
-
-def _embedder(model: str, openers: Openers) -> Embedder:
-    """What is paid for comes from a store."""
-    return openers.embedder(parse_system(model)) if _is_service(model) else open_embedder(model)
-
-
-def _price(system: System) -> float | None:
-    """US dollars per million tokens of a service, as the table of prices has it."""
-    from embedtune.embed.cohere import find_cohere
-    from embedtune.llm.prices import embedding_price
-
-    cohere = system.embedder == "cohere"
-    address = find_cohere(system.model).base_url if cohere else find_address(None)[0]
-    return embedding_price(system.model, urlsplit(address).hostname or "")
 
 
 def _sample(texts: Sequence[str]) -> list[str]:

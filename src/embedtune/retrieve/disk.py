@@ -344,6 +344,17 @@ class DiskStore:
         self.keep(APPROXIMATE, ".ivf", made.write, {"probes": made.probes, "recall": made.recall})
         return made.recall
 
+    def drop(self) -> None:
+        """Files that are not its own stay, and then the folder does."""
+        if (info := self.info()) is None:
+            return
+        self.create(info)  # removes its files, and holds the lock
+        for name in (MANIFEST, LOCK):
+            (self.folder / name).unlink(missing_ok=True)
+        self.close()
+        with suppress(OSError):
+            self.folder.rmdir()
+
     def close(self) -> None:
         """Let others write. Reading goes on."""
         if self._lock is not None:

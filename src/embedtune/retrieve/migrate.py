@@ -8,7 +8,6 @@ back. A folder that holds an index itself can become such a folder: its index is
 
 import os
 from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import read_json, visible, write_json
 from embedtune.retrieve import Hit
-from embedtune.retrieve.disk import LOCK, MANIFEST, DiskStore
+from embedtune.retrieve.disk import MANIFEST, DiskStore
 from embedtune.retrieve.stores import POINTER, STORES, VectorStore, followed, open_store
 from embedtune.retrieve.stores.address import has_password, without_password
 
@@ -145,21 +144,6 @@ def forget_previous(folder: Path) -> None:
     now = read_pointer(folder)
     if now is not None:
         _write(folder, Pointer(now.place))
-
-
-def drop(store: VectorStore) -> None:
-    """Delete an index with all that is in it."""
-    if not isinstance(store, DiskStore):
-        store.drop()  # type: ignore[attr-defined]  # all databases have it
-        return
-    info = store.info()
-    if info is not None:
-        store.create(info)  # removes its files, and holds the lock
-        for name in (MANIFEST, LOCK):
-            (store.folder / name).unlink(missing_ok=True)
-        store.close()
-        with suppress(OSError):  # other files are not ours
-            store.folder.rmdir()
 
 
 def settled(place: str) -> str:

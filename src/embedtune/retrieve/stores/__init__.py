@@ -85,6 +85,10 @@ class VectorStore(Protocol):
         """Every passage, in order of id."""
         ...
 
+    def drop(self) -> None:
+        """Delete the index with all that is in it; of what is not there nothing."""
+        ...
+
     def close(self) -> None: ...
 
 
