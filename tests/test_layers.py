@@ -16,7 +16,7 @@ BASE = re.findall(
     r"\w+",
     """
     records results settings errors files store run similar relevance language decode quotes
-    endpoint chance evidence
+    endpoint chance evidence sentences
     """,
 )
 RANKS = {

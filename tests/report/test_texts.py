@@ -4,15 +4,19 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
+from typing import get_args
 
 import pytest
 from bs4 import BeautifulSoup
 
+import embedtune
+from embedtune.datasets.leaks import Kind
 from embedtune.evaluation.changes import CODES
 from embedtune.evaluation.diagnose import CODES as CAUSES
 from embedtune.evaluation.quantise import PRECISIONS
 from embedtune.evaluation.reasons import REASONS
 from embedtune.report import build_report, model_card
+from embedtune.report.audit import audit_section
 from embedtune.report.texts import LANGUAGES
 from embedtune.results import Flag
 
@@ -26,7 +30,13 @@ def names_in(text):
 
 
 def test_both_languages_have_the_same_keys():
-    extra = ("reason.", "flag.", "balance.", "language.")  # English has these from elsewhere
+    extra = (
+        "reason.",
+        "flag.",
+        "finding.",
+        "balance.",
+        "language.",
+    )  # English has these from elsewhere
     assert set(ENGLISH) == {key for key in CHINESE if not key.startswith(extra)}
 
 
@@ -120,3 +130,33 @@ def test_a_chinese_card_keeps_the_front_matter_and_translates_the_rest(full):
     assert english.split("---")[1] == chinese.split("---")[1]
     assert "## 局限" in chinese
     assert "## Limits" not in chinese
+
+
+def test_every_finding_of_an_audit_is_said_in_chinese():
+    """Codes are taken from the source; those made of parts are named here."""
+    made = {f"{what}-leak-{kind}" for what in ("passage", "query", "text")
+            for kind in get_args(Kind)}  # fmt: skip
+    made |= {f"{form}-{what}" for form in ("duplicate", "similar")
+             for what in ("passages", "queries")}  # fmt: skip
+    made |= {"one-document-crowds", "one-label-crowds", "different-scores", "different-grades"}
+    folder = Path(embedtune.__file__).parent / "datasets"
+    source = "".join(path.read_text("utf-8") for path in sorted(folder.glob("audit*.py")))
+    made |= set(re.findall(r'finding_of\(\s*"([\w-]+)"', source))
+    assert len(made) > 30
+    said = {key.removeprefix("finding.").removesuffix(".do") for key in CHINESE
+            if key.startswith("finding.")}  # fmt: skip
+    assert said == made
+
+
+def test_a_finding_is_told_in_the_language_of_the_report():
+    finding = {"code": "cut-texts", "severity": "warns", "message": "7 of 9 texts are longer",
+               "advice": "make chunks shorter", "count": 7, "total": 9, "share": 7 / 9,
+               "examples": [], "numbers": {"tokens_cut": 0.125}}  # fmt: skip
+    audit = {"findings": [finding], "leaks": {"pairs": 0, "by_kind": []}, "lengths": [],
+             "balance": [], "model": ""}  # fmt: skip
+    (english,) = audit_section(audit, ENGLISH)["findings"]
+    (chinese,) = audit_section(audit, CHINESE)["findings"]
+    assert english["message"] == "7 of 9 texts are longer"
+    assert chinese["message"].startswith("9 条文本中有 7 条")
+    assert "12.5%" in chinese["message"]
+    assert chinese["advice"] != english["advice"]

@@ -13,7 +13,7 @@ from typing import Self
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from embedtune.documents.clean import has_content, useful_characters
-from embedtune.documents.cuts import CELL_END, Costs, rows, sentences
+from embedtune.documents.cuts import CELL_END, Costs, rows
 from embedtune.documents.outline import TABLE_RULE, Block, blocks_of, cells_of
 from embedtune.documents.prefix import FIELDS, PREFIXES, Prefixes
 from embedtune.embed.tokens import Tokens
@@ -30,6 +30,7 @@ from embedtune.records import (
     content_id,
     no_progress,
 )
+from embedtune.sentences import sentences
 from embedtune.settings import Auto, PositiveInt, Settings
 
 STAGE = "chunk"

@@ -5,32 +5,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from embedtune.embed.tokens import Tokens
+from embedtune.sentences import stripped
 
 LONGEST_TOKEN = 64  # characters; a longer "token" is an unreadable run that is cut all the same
 WINDOW = 20_000  # characters whose tokens are asked for at once
 
-_SENTENCE_END = re.compile(
-    r"[。！？；…]+[”’」』）】》\"')\]]*(?![\u0300-\u036f\u200d\ufe0f])"
-    r"|(?<![.!?])[.!?]+(?![.!?])[”’\"')\]]*(?=\s+[^\sa-z])|\n"  # linear in dotted leaders
-)
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|No|Nos|Inc|Corp|Co|Ltd|St|vs|cf|Fig|Eq|Sec|Art|al|e\.g|i\.e|U\.S|approx)"
-    r"|\b[A-Z]|^\s*\d{1,3})\.$"
-)
 _GOOD_CUT = re.compile(r"[，、,;；:：)）\]】]|\s")
 CELL_END = re.compile(r"(?<!\\)\|")  # of a row of a Markdown table
-
-
-def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Spans of the sentences, without the white space around them."""
-    for match in _SENTENCE_END.finditer(text, start, end):
-        if _ABBREVIATION.search(text[max(start, match.end() - 12) : match.end()]):
-            continue
-        if stripped := _stripped(text, start, match.end()):
-            yield stripped
-        start = match.end()
-    if stripped := _stripped(text, start, end):
-        yield stripped
 
 
 def rows(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -38,18 +19,9 @@ def rows(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     while start < end:
         stop = text.find("\n", start, end)
         stop = end if stop < 0 else stop
-        if stripped := _stripped(text, start, stop):
-            yield stripped
+        if bare := stripped(text, start, stop):
+            yield bare
         start = stop + 1
-
-
-def _stripped(text: str, start: int, end: int) -> tuple[int, int] | None:
-    piece = text[start:end]
-    bare = piece.strip()
-    if not bare:
-        return None
-    start += len(piece) - len(piece.lstrip())
-    return start, start + len(bare)
 
 
 class Costs:
@@ -111,6 +83,6 @@ class Costs:
                 if at < 0 or borders[at] <= start:
                     at = bisect_right(borders, start)
                 stop = borders[at]
-            if stripped := _stripped(self.text, start, stop):
-                yield stripped
+            if bare := stripped(self.text, start, stop):
+                yield bare
             start = stop

@@ -30,7 +30,7 @@ def audit_section(audit: Mapping[str, Any] | None, texts: Texts) -> dict[str, An
     }
     return {
         "summary": t("audit.summary", **counts),
-        "findings": [_finding(finding) for finding in audit["findings"][:FINDINGS]],
+        "findings": [_finding(finding, texts) for finding in audit["findings"][:FINDINGS]],
         "leaks": _leaks(audit),
         "leak_pairs": audit["leaks"]["pairs"],
         "lengths": [_lengths(one, audit["model"], texts) for one in _telling(audit["lengths"])],
@@ -40,12 +40,18 @@ def audit_section(audit: Mapping[str, Any] | None, texts: Texts) -> dict[str, An
     }
 
 
-def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:
+def _finding(finding: Mapping[str, Any], texts: Texts) -> dict[str, Any]:
+    message, advice = finding["message"], finding["advice"]
+    own = f"finding.{finding['code']}"
+    if own in texts:  # English is said where it is found
+        numbers = {"percent": percent(finding["share"]), **finding["numbers"]}
+        message = texts[own].format(count=finding["count"], total=finding["total"], **numbers)
+        advice = texts[f"{own}.do"] if advice else ""
     return {
         "code": finding["code"],
         "severity": finding["severity"],
-        "message": finding["message"],
-        "advice": finding["advice"],
+        "message": message,
+        "advice": advice,
         "examples": [
             {"ids": ", ".join(example["ids"]), "texts": example["texts"], "note": example["note"]}
             for example in finding["examples"][:EXAMPLES]

@@ -1,7 +1,8 @@
 """The sentences of the report and the model card, by language.
 
 A further language is a further table with the same keys. What English has from elsewhere (the
-verdict's reasons, the flags) another language says under ``reason.CODE`` and ``flag.CODE``.
+verdict's reasons, the flags, the audit's findings) another language says under ``reason.CODE``,
+``flag.CODE``, ``finding.CODE`` and ``finding.CODE.do``.
 """
 
 from collections.abc import Callable, Mapping

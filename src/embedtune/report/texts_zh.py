@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from embedtune.report.findings_zh import FINDINGS
 from embedtune.report.reasons_zh import REASONS
 
 CHINESE: Mapping[str, str] = {
@@ -502,4 +503,5 @@ CHINESE: Mapping[str, str] = {
     "versus.fault.grouping": "文档分组不同，而置信区间按组计算",
     "versus.unjudged": "{run} 还没有结果，无从比较。",
     **REASONS,
+    **FINDINGS,
 }
