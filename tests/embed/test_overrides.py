@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from embedtune.embed import document_name
 from embedtune.embed.loading import own_pooling
 from embedtune.embed.local import LocalEmbedder
+from embedtune.embed.recorded import RecordedEmbedder
 from embedtune.errors import ConfigError
+from embedtune.store import Store
 
 TEXTS = ["robot battery night shift", "the mud", "who does the report"]
 
@@ -131,3 +134,19 @@ def test_a_folder_says_its_pooling_in_the_old_way_and_the_new(tmp_path, config, 
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(config), "utf-8")
     assert own_pooling(tmp_path) == pooling
+
+
+def test_a_prompt_before_queries_leaves_the_vectors_of_passages(tiny_model, tmp_path):
+    """They are not made anew, and an index of the one model is searched with the other."""
+    plain = LocalEmbedder(str(tiny_model))
+    asked = LocalEmbedder(str(tiny_model), prompts_instead={"query": "find: "})
+    both = LocalEmbedder(str(tiny_model), prompts_instead={"query": "q: ", "document": "p: "})
+    assert document_name(asked) == document_name(plain) == plain.name != asked.name
+    assert document_name(both) not in (plain.name, both.name)
+    texts = ["one", "two"]
+    with Store(tmp_path / "vectors.sqlite") as store:
+        first = RecordedEmbedder(plain, store).embed(texts, "document")
+        asked.embed = None  # nothing is left to embed
+        assert (RecordedEmbedder(asked, store).embed(texts, "document") == first).all()
+        with pytest.raises(TypeError):
+            RecordedEmbedder(asked, store).embed(texts, "query")

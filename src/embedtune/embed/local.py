@@ -63,12 +63,12 @@ class LocalEmbedder:
         self._repooled = pooling_instead if unlike else None
         self._prompts = dict(prompts_instead)
         # vectors differ by precision, pooling and prompts, so caches must see them
-        own = (
-            precision if precision != "fp32" else "",
-            self._repooled or self._pooling.removeprefix("auto"),
-            *(f"{role}={prompt!r}" for role, prompt in sorted(self._prompts.items())),
-        )
-        self.name = " ".join([self.resolved.label, *filter(None, own)])
+        own = [precision if precision != "fp32" else "",
+               self._repooled or self._pooling.removeprefix("auto")]  # fmt: skip
+        told = [f"{role}={prompt!r}" for role, prompt in sorted(self._prompts.items())]
+        of_passages = [prompt for prompt in told if not prompt.startswith("query=")]
+        self.name = " ".join([self.resolved.label, *filter(None, own), *told])
+        self.document_name = " ".join([self.resolved.label, *filter(None, own), *of_passages])
         self._device = device
         self._batch_size = batch_size
         self._precision = precision

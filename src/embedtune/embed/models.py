@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from embedtune.embed.checks import EXPORTED, hash_of
-from embedtune.errors import ConfigError, IntegrityError, ResourceError, ServiceError
+from embedtune.errors import (
+    ConfigError,
+    IntegrityError,
+    NothingUsable,
+    ResourceError,
+    ServiceError,
+)
 from embedtune.files import visible
 
 logger = logging.getLogger(__name__)
@@ -38,6 +44,7 @@ OTHER_FORMS = [
     "*.pt",
     "*.ckpt",
 ]
+MODEL_OF_RUN = "08-training/model"  # in a run directory, once it is trained
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -78,17 +85,19 @@ class ResolvedModel:
 
 
 def resolve_model(name: str) -> ResolvedModel:
-    """The folder of a model, fetched from the hub when it is nowhere here.
+    """The folder of a model, fetched from the hub when it is nowhere here; of a run directory its
+    final model.
 
     Raises:
         ConfigError: The name is a path that does not exist, or no model folder; or no place
             that could be asked has a model of this name.
+        NothingUsable: It is a run directory without a model.
         ServiceError: It is not here, and the hub cannot be reached (or is switched off).
         IntegrityError: The packaged weights are not the published ones.
     """
     if not name or name != name.strip():
         raise ConfigError(f"model: expected a name or a folder, found {visible(repr(name))}")
-    folder = Path(name).expanduser()
+    folder = model_folder(Path(name).expanduser())
     if folder.is_dir():
         return ResolvedModel(name, folder, "path", _content_revision(folder))
     if folder.exists():
@@ -123,6 +132,26 @@ def resolve_model(name: str) -> ResolvedModel:
         f"{message}. Connect to the hub once, copy the model into a folder and give its path, "
         "or use sentence-transformers/all-MiniLM-L6-v2 from the package index"
     )
+
+
+def model_folder(folder: Path) -> Path:
+    """The folder itself; of a run directory that of its final model.
+
+    Raises:
+        NothingUsable: The run has trained none (yet).
+    """
+    if not (folder / "run.lock").is_file():
+        return folder
+    if not (folder / MODEL_OF_RUN).is_dir():
+        raise NothingUsable(f"{folder}: the run has trained no model; see: embedtune status")
+    return folder / MODEL_OF_RUN
+
+
+def located(name: str) -> str:
+    """A model's name as it can be kept: of a folder the whole path, of a run directory that of its
+    final model."""
+    folder = Path(name).expanduser()
+    return str(model_folder(folder).resolve()) if folder.is_dir() else name
 
 
 def _must_be_a_path(name: str) -> bool:

@@ -43,7 +43,8 @@ class RecordedEmbedder:
         return self.embedder.similarity
 
     def embed(self, texts: Sequence[str], role: Role) -> Matrix:
-        keys = [content_key({"model": self.name, "role": role, "text": text}) for text in texts]
+        name = self.document_name if role == "document" else self.name
+        keys = [content_key({"model": name, "role": role, "text": text}) for text in texts]
         known = self._store.vectors(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         # like lengths together: a portion is a few batches of the model

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embedtune.embed import Embedder, Matrix, Similarity
+from embedtune.embed import Embedder, Matrix, Similarity, document_name
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.evaluation import metrics
 from embedtune.evaluation.judged import checked_judgements, distinct_texts, groups_of_chunks
@@ -219,9 +219,10 @@ class Evaluator:
         return vectors
 
     def _chunk_vectors(self, embedder: Embedder) -> Matrix:
-        if embedder.name not in self._vectors:
-            self._vectors[embedder.name] = self._checked(embedder, self._texts, "document")
-        return self._vectors[embedder.name]
+        name = document_name(embedder)
+        if name not in self._vectors:
+            self._vectors[name] = self._checked(embedder, self._texts, "document")
+        return self._vectors[name]
 
     def _asked_vectors(self, embedder: Embedder, split: str) -> Matrix:
         key = (embedder.name, split)
