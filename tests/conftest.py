@@ -319,6 +319,16 @@ def command(tmp_path_factory) -> Callable[..., Result]:
 
 
 @pytest.fixture(scope="session")
+def tiny_graph(tiny_model, tmp_path_factory, command) -> tuple[Path, Result]:
+    """The folder of ``tiny_model`` exported to ONNX, which takes seconds, and how the command
+    ended. Do not change."""
+    out = tmp_path_factory.mktemp("exported") / "graph"
+    result = command("export", tiny_model, "--to", "onnx", "--out", out, "--json")
+    assert result.code == 0, result.err
+    return out, result
+
+
+@pytest.fixture(scope="session")
 def child(tmp_path_factory) -> Callable[..., subprocess.Popen]:
     """Starts ``embedtune …`` as a process of its own, on one thread."""
     cache = tmp_path_factory.mktemp("cache-of-children")

@@ -1,9 +1,10 @@
 import json
+import shutil
 
 import pytest
 
 from embedtune.embed.hashing import HashingEmbedder
-from embedtune.pipeline.asking import advised_score
+from embedtune.pipeline.indexing import advised_score
 from embedtune.records import Chunk, content_id
 from embedtune.retrieve.index import prepare, update
 from embedtune.retrieve.stores import open_store
@@ -149,13 +150,14 @@ def test_a_service_that_fails_is_exit_5(ask):
     assert ask("--no-stream", stream_end="cut", answer="word " * 20).code == 5
 
 
-def test_the_advice_of_the_run_that_trained_the_model_is_the_threshold(tmp_path):
+def evidence(threshold):
+    """What a run leaves whose evaluation advises that score, and a higher one for precision."""
     share = {"value": 1.0, "low": 1.0, "high": 1.0, "count": 9}
     more = {"precision": share, "recall": share, "false_hits": share}
     common = {"split": "test", "code": "", "dev": 40, "test": 40, "basis": ""}
     steps = [
-        {"wanted": 0.95, "reached": 0.96, "threshold": 0.61, **more},
-        {"wanted": 0.9, "reached": 0.96, "threshold": 0.52, **more},
+        {"wanted": 0.95, "reached": 0.96, "threshold": threshold + 0.1, **more},
+        {"wanted": 0.9, "reached": 0.96, "threshold": threshold, **more},
     ]
     advice = [
         {"use": "no-answer", "system": "base", "thresholds": [{**steps[1], "threshold": 0.3}],
@@ -167,11 +169,53 @@ def test_the_advice_of_the_run_that_trained_the_model_is_the_threshold(tmp_path)
             "rows": 1, "indexes": [], "recommended": 0, "judged_on": [], "rescoring_counts": False,
             "loss": 0.0, "margin": 0.0}  # fmt: skip
     scores = {"edges": [0.0, 1.0], "spreads": [], "advice": advice}
-    folder = tmp_path / "run" / "09-evaluation"
-    folder.mkdir(parents=True)
-    (folder / "evidence.json").write_text(
-        json.dumps({"compression": grid, "map": None, "scores": scores}), "utf-8"
-    )
-    assert advised_score(str(tmp_path / "run" / "08-training" / "model")) == 0.52
-    assert advised_score(str(tmp_path / "elsewhere" / "model")) is None
-    assert advised_score("sentence-transformers/all-MiniLM-L6-v2") is None
+    return json.dumps({"compression": grid, "map": None, "scores": scores})
+
+
+@pytest.mark.model
+def test_the_index_keeps_the_threshold_of_the_run_that_trained_its_model(
+    command, tmp_path, make_run
+):
+    run = make_run(tmp_path / "run", evidence=evidence(1.5))  # a cosine never reaches it
+    place = tmp_path / "index"
+    told = command("index", run, "--out", place)
+    assert "from a vector score of 1.500 on" in told.out
+    model = (run / "08-training" / "model").rename(tmp_path / "moved")
+    shutil.rmtree(run)
+    arguments = ("ask", "who is the driver", "--index", place, "--model", model, "--no-llm")
+    found = command(*arguments, "--json").json
+    assert (found["status"], found["reason"]) == ("not-in-documents", "weak")
+    assert command(*arguments, "--min-score", "off", "--json").json["status"] == "quoted"
+    base = advised_score(str(tmp_path / "elsewhere" / "model"))
+    assert base is advised_score("sentence-transformers/all-MiniLM-L6-v2") is None
+
+
+@pytest.mark.parametrize(
+    ("question", "header", "sentence", "source"),
+    [
+        (NIGHT, "In the documents' own words (no language model was asked):",
+         "The night fee is 12 euros a shift.", "fees.md, p. 3"),
+        ("夜班费用是多少？", "文档原文（未询问语言模型）：", "夜班费用为每班十二欧元。",
+         "手册.md, p. 2"),
+    ],
+)  # fmt: skip
+def test_without_a_language_model_the_documents_speak(
+    command, place, question, header, sentence, source
+):
+    done = command("ask", question, "--index", place, "--no-llm")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    number = lines[2].removeprefix(sentence).strip()
+    assert lines[:3] == [header, "", f"{sentence} {number}"]
+    assert f"{number} {source}" in lines
+    found = command("ask", question, "--index", place, "--no-llm", "--json").json
+    assert (found["status"], found["usage"]["output_tokens"]) == ("quoted", 0)
+    weak = command("ask", question, "--index", place, "--no-llm", "--min-score", "0.99").out
+    assert "No passage is close enough" in weak
+    assert sentence not in weak
+
+
+def test_who_has_no_language_model_is_told_what_works_without(command, place):
+    done = command("ask", NIGHT, "--index", place)
+    assert (done.code, done.out) == (2, "")
+    assert "--no-llm" in done.err

@@ -8,9 +8,7 @@ import pytest
 
 from embedtune.embed.hashing import HashingEmbedder
 from embedtune.records import Chunk, as_row
-from embedtune.results import Verdict
 from embedtune.retrieve.disk import DiskStore
-from embedtune.retrieve.fusion import Fusion
 
 LEAVE = """# Leave
 
@@ -218,44 +216,41 @@ def test_a_damaged_index_is_7(command, place):
 
 
 @pytest.mark.model
-@pytest.mark.parametrize(("verdict", "how"), [("ship", "dense"), ("ship-hybrid", "hybrid")])
+@pytest.mark.parametrize(
+    ("verdict", "apart", "how"),
+    [("ship", "", "dense"), ("ship", "zh", "hybrid"), ("ship-hybrid", "", "hybrid")],
+)
 def test_a_run_gives_its_model_its_passages_and_how_to_search(
-    command, tmp_path, tiny_model, verdict, how
+    command, tmp_path, make_run, verdict, apart, how
 ):
-    from embedtune.files import write_jsonl
-    from embedtune.pipeline.judge import Judgement
-    from embedtune.pipeline.stored import save_judgement
-    from embedtune.run import Recipe, RunDirectory
-
-    texts = ["the robot stops at night", "the battery is charged", "the fee for a tow"]
-    chunks = [Chunk(f"c{number}", "d", 0, 9, "", text) for number, text in enumerate(texts)]
-    judged = Judgement(
-        Verdict(verdict, (), "tuned", "base", "bm25", {}), (), "test", (), Fusion(weight=0.8),
-        "dev", {},
-    )  # fmt: skip
-
-    def write_chunks(folder):
-        write_jsonl(folder / "chunks.jsonl", map(as_row, chunks))
-        return {}
-
-    def write_model(folder):
-        shutil.copytree(tiny_model, folder / "model")
-        return {}
-
-    def write_judgement(folder):
-        save_judgement(folder, judged)
-        return {}
-
-    with RunDirectory(tmp_path / "run") as run:
-        run.stage("02-chunks", Recipe("chunk", 1), write_chunks)
-        run.stage("08-training", Recipe("train", 1), write_model)
-        run.stage("09-evaluation", Recipe("evaluate", 1), write_judgement)
-    done = command("index", tmp_path / "run", "--out", tmp_path / "index", "--json")
+    run, place = make_run(tmp_path / "run", verdict, apart), tmp_path / "index"
+    done = command("index", run, "--out", place, "--json")
     assert done.code == 0, done.err
     assert verdict in done.err
-    assert (done.json["passages"], done.json["how"], done.json["weight"]) == (3, how, 0.8)
-    found = command("search", "battery is charged", "--index", tmp_path / "index", "--json").json
-    assert (found["how"], found["hits"][0]["text"]) == (how, texts[1])
-    other = command("index", tmp_path / "run", "--model", "hashing", "--out", tmp_path / "other",
-                    "--json")  # fmt: skip
+    assert ("not for Chinese" in done.err) == bool(apart)
+    assert (done.json["passages"], done.json["how"], done.json["weight"]) == (4, how, 0.8)
+    found = command("search", "battery is charged", "--index", place, "--json").json
+    assert found["how"] == how
+    assert "battery is charged" in found["hits"][0]["text"]
+    other = command("index", run, "--model", "hashing", "--out", tmp_path / "other", "--json")
     assert (other.json["model"], other.json["how"]) == ("hashing-256", "hybrid")
+
+
+@pytest.mark.model
+def test_a_run_stands_for_its_final_model(command, tmp_path, make_run, docs):
+    run, place = make_run(tmp_path / "run"), tmp_path / "index"
+    done = command("index", docs, "--model", run, "--out", place, "--json").json
+    model = run / "08-training" / "model"
+    assert done["source"] == str(model)
+    again = command("index", docs, "--model", model, "--out", place, "--json").json
+    assert (again["model"], again["embedded"]) == (done["model"], 0)
+    itself = command("index", run, "--model", run, "--out", tmp_path / "own", "--json").json
+    assert itself["how"] == "dense", "named or not, it is the model that the verdict is about"
+
+
+def test_a_run_without_model_is_said(command, tmp_path, docs):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").touch()
+    done = command("index", docs, "--model", tmp_path / "run", "--out", tmp_path / "index")
+    assert (done.code, done.out) == (3, "")
+    assert "the run has trained no model" in done.err

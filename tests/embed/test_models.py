@@ -12,7 +12,8 @@ from embedtune.embed import models
 from embedtune.embed.checks import check_model_folder, safetensors_header
 from embedtune.embed.loading import load_sentence_transformer, usable_cores
 from embedtune.embed.models import resolve_model
-from embedtune.errors import ConfigError, IntegrityError, ServiceError
+from embedtune.errors import ConfigError, IntegrityError, NothingUsable, ServiceError
+from embedtune.pipeline.stored import TRAINING
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -265,3 +266,17 @@ def test_random_bytes_inside_the_weights_are_found(tmp_path: Path):
 
 def test_a_machine_has_at_least_one_core():
     assert usable_cores() >= 1
+
+
+def test_a_run_directory_is_its_final_model(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / TRAINING).mkdir(parents=True)
+    (run / "run.lock").touch()
+    with pytest.raises(NothingUsable, match="has trained no model"):
+        resolve_model(str(run))
+    model = shutil.copytree(folder, run / TRAINING / "model")
+    found = resolve_model(str(run))
+    assert found.path == model
+    assert found.label == resolve_model(str(model)).label
+    assert models.located(str(run)) == models.located(str(model)) == str(model)
+    assert models.located("owner/name") == "owner/name"

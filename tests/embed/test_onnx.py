@@ -13,17 +13,9 @@ from embedtune.embed.opening import open_embedder
 from embedtune.errors import ConfigError, IntegrityError
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_model, tmp_path_factory, command) -> Path:
-    out = tmp_path_factory.mktemp("exported") / "graph"
-    result = command("export", tiny_model, "--to", "onnx", "--out", out)
-    assert result.code == 0, result.err
-    return out
-
-
 @pytest.fixture
-def folder(whole, tmp_path) -> Path:
-    return shutil.copytree(whole, tmp_path / "graph")
+def folder(tiny_graph, tmp_path) -> Path:
+    return shutil.copytree(tiny_graph[0], tmp_path / "graph")
 
 
 def change(folder: Path, **fields: object) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from stub_server import Behaviour, StubServer
 
-SECONDS = 60  # more than anything here takes
+SECONDS = 240  # more than anything here takes
 
 
 def wait_for(condition, process):

@@ -7,11 +7,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx2
 import numpy as np
 import pytest
 
+from embedtune.embed.hashing import HashingEmbedder
+from embedtune.records import Chunk, content_id
+from embedtune.retrieve.answer.answering import Answerer
+from embedtune.retrieve.index import Index, prepare, update
+from embedtune.retrieve.stores import open_store
 from embedtune.serving.app import create_app
 from embedtune.serving.gate import Gate
 from embedtune.serving.keys import Keys
@@ -83,6 +90,7 @@ def running(
     sources: Sequence[Source] = (),
     keys: Keys | None = None,
     headers: dict[str, str] | None = None,
+    answerer: Answerer | None = None,
     **settings: object,
 ) -> Iterator[Running]:
     own = ServerSettings(grace_seconds=0.0, **settings)
@@ -91,7 +99,7 @@ def running(
         catalogue.add_embedder("stub" if not number else f"stub{number}", embedder)
     for source in sources:
         catalogue.add(source)
-    gate = create_app(own, catalogue, keys=keys)
+    gate = create_app(own, catalogue, keys=keys, answerer=answerer)
     listener = open_port("127.0.0.1", 0)
     host, port = listener.getsockname()
     ready = threading.Event()
@@ -120,6 +128,44 @@ def stub() -> StubEmbedder:
 def server(stub) -> Iterator[Running]:
     with running(stub) as own:
         yield own
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "proofs.md"
+HANDBOOK = [
+    ("fees.md", 3, "The night fee is 12 euros a shift."),
+    ("battery.md", None, "A flat battery needs ninety minutes at the dock."),
+    ("手册.md", 2, "夜班费用为每班十二欧元。"),
+]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory) -> Iterator[Index]:
+    """Three passages, one of them Chinese."""
+    place = tmp_path_factory.mktemp("handbook") / "index"
+    chunks = [
+        Chunk(content_id("c", text), name, 0, len(text), "", text, page=page, source=name)
+        for name, page, text in HANDBOOK
+    ]
+    embedder, store = HashingEmbedder(), open_store(place)
+    prepare(store, embedder, source="hashing:256")
+    update(store, chunks, embedder)
+    store.close()
+    with Index.open(place) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def prove() -> Callable[[str, str, str, float, str], None]:
+    """Writes what was found into the page of proofs: section, title, line, seconds, tests."""
+
+    def write(section: str, title: str, line: str, seconds: float, tests: str) -> None:
+        from kills import commit_now, put_section
+
+        commit = commit_now("src/embedtune/serving")
+        line += f" {datetime.now(UTC):%Y-%m-%d}, commit {commit}, {seconds:,.0f} s, PROVE=1."
+        put_section(PAGE, section, title, line, f"-m pytest -q {tests}")
+
+    return write
 
 
 @pytest.fixture(scope="session")

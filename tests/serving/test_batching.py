@@ -1,12 +1,14 @@
 """Many clients share one model: what goes into a batch, in which order, and what is counted."""
 
 import asyncio
+import random
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from embedtune.errors import ServiceError
+from embedtune.errors import IntegrityError, ServiceError
 from embedtune.serving.batching import Batcher, Load
 from embedtune.serving.refusals import Refusal
 from embedtune.serving.settings import ServerSettings
@@ -73,6 +75,37 @@ def test_requests_take_turns(stub):
     assert all(len(batch) <= 3 for batch in stub.seen)
 
 
+def test_a_short_request_behind_more_long_ones_than_a_batch_holds_waits_one_turn(stub):
+    async def work(batcher):
+        await held(batcher, stub)
+        long = [batcher.submit([f"{n} {m}" for m in range(9)], "document", [10] * 9)
+                for n in range(8)]  # fmt: skip
+        short = batcher.submit(["short"], "document", [10])
+        stub.gate.set()
+        rows = await asyncio.gather(*(job.answer for job in long), short.answer)
+        return batcher.load, [own.shape for own in rows]
+
+    load, shapes = run(stub, work, batch_tokens=30)
+    assert load == Load(0, 0)
+    assert shapes == [(9, 16)] * 8 + [(1, 16)]
+    assert "short" in stub.seen[3]  # eight long ones and it, three a batch
+    assert sorted(text for batch in stub.seen[1:4] for text in batch) == sorted(
+        [*(f"{n} 0" for n in range(8)), "short"]
+    )
+
+
+def test_the_other_role_has_its_turn_while_long_requests_wait(stub):
+    async def work(batcher):
+        await held(batcher, stub)
+        long = batcher.submit([f"long {n}" for n in range(9)], "document", [10] * 9)
+        short = batcher.submit(["short"], "query", [10])
+        stub.gate.set()
+        await asyncio.gather(long.answer, short.answer)
+
+    run(stub, work, batch_tokens=30)
+    assert stub.seen[2] == ["short"]
+
+
 def test_roles_are_not_mixed_and_the_older_goes_first(stub, vector_of):
     async def work(batcher):
         await held(batcher, stub)
@@ -119,18 +152,31 @@ def test_a_queue_that_would_take_too_long_is_full(stub):
     stub.fault = slow
 
     async def work(batcher):
-        await batcher.submit(["a"], "document", [10]).answer  # 100 tokens a second at most
+        await batcher.submit(["a"], "document", [25]).answer  # 250 tokens a second at most
         while batcher._speed is None:
             await asyncio.sleep(0.001)
         await held(batcher, stub)
-        batcher.submit(["b"], "document", [1000])  # 10 seconds, behind 1 token
+        batcher.submit(["b"], "document", [2500])  # 10 seconds, behind 1 token
         with pytest.raises(Refusal) as caught:
             batcher.submit(["c"], "document", [1])
         return caught.value
 
-    refusal = run(stub, work, queue_seconds=5)
+    refusal = run(stub, work, queue_seconds=5, batch_tokens=100)
     assert refusal.status == 429
     assert int(refusal.headers["retry-after"]) >= 10
+
+
+def test_small_batches_do_not_make_a_burst_look_slow(stub):
+    """A text alone takes nearly as long as many together: its speed is not that of a full batch."""
+    stub.fault = lambda texts: time.sleep(0.02)
+
+    async def work(batcher):
+        for number in range(3):
+            await batcher.submit([f"{number}"], "document", [5]).answer  # 250 tokens a second
+        jobs = [batcher.submit([f"burst {n}"], "document", [1000]) for n in range(40)]
+        await asyncio.gather(*(job.answer for job in jobs))
+
+    run(stub, work, queue_seconds=5)
 
 
 def test_a_fault_hits_its_own_text_only_unless_it_is_the_service_s(stub):
@@ -167,6 +213,61 @@ def test_numbers_that_are_not_finite_are_never_given_out(stub):
         return answer
 
     assert "NaN" in str(run(stub, work))
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (4, 16), (3, 15), (2, 15)])
+def test_vectors_of_the_wrong_number_or_size_are_a_fault_and_the_queue_goes_on(stub, shape):
+    right = stub.embed
+
+    def embed(texts, role):
+        return np.ones(shape, np.float32) if "bad" in texts[0] else right(texts, role)
+
+    async def work(batcher):
+        await held(batcher, stub)
+        wrong = batcher.submit(["bad 1", "bad 2"], "document", [2, 2])
+        other = batcher.submit(["good"], "document", [1])
+        stub.gate.set()
+        answers = await asyncio.gather(wrong.answer, other.answer, return_exceptions=True)
+        return answers, batcher.load
+
+    stub.embed = embed
+    (wrong, other), load = run(stub, work)
+    assert isinstance(wrong, IntegrityError)
+    assert other.shape == (1, 16)
+    assert load == Load(0, 0)
+
+
+def test_clients_that_come_and_go_leave_the_counters_at_zero(stub, vector_of):
+    """Drops at every moment, faults among them: nothing is lost, nothing stays."""
+    draw = random.Random(3)
+    stub.fault = lambda texts: "fault" in " ".join(texts) and 1 / 0
+
+    async def one(batcher, number):
+        count = draw.randint(1, 30)
+        texts = [f"{number} {n}{' fault' * (draw.random() < 0.01)}" for n in range(count)]
+        job = batcher.submit(texts, draw.choice(["query", "document"]), [5] * count)
+        if draw.random() < 0.4:
+            await asyncio.sleep(draw.random() * 0.02)
+            batcher.drop(job)
+            return "dropped"
+        try:
+            rows = await job.answer
+        except ZeroDivisionError:
+            return "fault"
+        expected = [3 * vector_of(text, job.role) for text in texts]
+        return "right" if np.allclose(rows, expected) else "wrong"
+
+    async def work(batcher):
+        outcomes = Counter()
+        for _ in range(10):
+            outcomes.update(await asyncio.gather(*(one(batcher, n) for n in range(40))))
+        while batcher.load != Load(0, 0):
+            await asyncio.sleep(0.01)
+        return outcomes, len(batcher._waiting)
+
+    outcomes, waiting = run(stub, work, batch_tokens=200)
+    assert waiting == 0
+    assert set(outcomes) == {"right", "dropped", "fault"}
 
 
 @pytest.mark.parametrize("finish", [True, False])

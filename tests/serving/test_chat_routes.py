@@ -1,68 +1,38 @@
-"""The chat route over real HTTP: a uvicorn server before a language model's stand-in."""
+"""The chat route over real HTTP: the whole server before a language model's stand-in."""
 
+import functools
 import json
-import socket
-import threading
 import time
 from contextlib import contextmanager
 
 import httpx
 import openai
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
-from embedtune.embed.hashing import HashingEmbedder
 from embedtune.llm.openai import OpenAIChat
-from embedtune.records import Chunk, content_id
 from embedtune.retrieve.answer.answering import Answerer, AnswerSettings
-from embedtune.retrieve.index import Index, prepare, update
-from embedtune.retrieve.stores import open_store
-from embedtune.serving.chat_routes import add_chat_routes
+from embedtune.serving import chat_routes
+from embedtune.serving.models import Source
 from stub_server import Behaviour, StubServer
 
 NIGHT = "What does a night shift cost?"
-TEXTS = [
-    ("fees.md", 3, "The night fee is 12 euros a shift."),
-    ("battery.md", None, "A flat battery needs ninety minutes at the dock."),
-    ("手册.md", 2, "夜班费用为每班十二欧元。"),
-]
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    place = tmp_path_factory.mktemp("handbook") / "index"
-    chunks = [
-        Chunk(content_id("c", text), name, 0, len(text), "", text, page=page, source=name)
-        for name, page, text in TEXTS
-    ]
-    embedder, store = HashingEmbedder(), open_store(place)
-    prepare(store, embedder, source="hashing:256")
-    update(store, chunks, embedder)
-    store.close()
-    with Index.open(place) as opened:
-        yield opened
+@pytest.fixture
+def running(index, serving, monkeypatch):
+    """Starts a server behind all that stands before the route; ``most`` is that of the route."""
 
+    @contextmanager
+    def start(behaviour, *, most=16, **settings):
+        route = functools.partial(chat_routes.add_chat_routes, most=most)
+        monkeypatch.setattr(chat_routes, "add_chat_routes", route)
+        with StubServer(behaviour) as upstream:
+            chat = OpenAIChat("stub-1", upstream.url)
+            answerer = Answerer(index, chat, AnswerSettings(**settings))
+            with serving(sources=[Source("hashing", "hashing")], answerer=answerer) as server:
+                yield f"{server.url}/v1", upstream
 
-@contextmanager
-def running(index, behaviour, *, most=16, **settings):
-    """(address of the server, stand-in of the language model)"""
-    with StubServer(behaviour) as upstream:
-        chat = OpenAIChat("stub-1", upstream.url)
-        app = FastAPI()
-        add_chat_routes(app, Answerer(index, chat, AnswerSettings(**settings)), most=most)
-        own = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [own]})
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{own.getsockname()[1]}/v1", upstream
-        finally:
-            server.should_exit = True
-            thread.join(10)
-            own.close()
+    return start
 
 
 def saying(text="The fee is 12 euros [1]. Sure [9].", **more):
@@ -91,8 +61,8 @@ def until(condition, seconds=10.0):
     assert condition()
 
 
-def test_the_official_client_gets_an_answer_with_citations(index):
-    with running(index, saying()) as (url, _), client(url) as ask:
+def test_the_official_client_gets_an_answer_with_citations(running):
+    with running(saying()) as (url, _), client(url) as ask:
         found = ask.chat.completions.create(model="stub-1", messages=messages(NIGHT))
     (choice,) = found.choices
     text, _, listed = choice.message.content.partition("\n\n")
@@ -108,8 +78,8 @@ def test_the_official_client_gets_an_answer_with_citations(index):
     assert found.embedtune["removed_citations"] == [9]
 
 
-def test_a_stream_is_the_same_answer_in_pieces(index):
-    with running(index, saying()) as (url, _), client(url) as ask:
+def test_a_stream_is_the_same_answer_in_pieces(running):
+    with running(saying()) as (url, _), client(url) as ask:
         whole = ask.chat.completions.create(model="stub-1", messages=messages(NIGHT))
         chunks = list(
             ask.chat.completions.create(
@@ -129,8 +99,8 @@ def test_a_stream_is_the_same_answer_in_pieces(index):
     assert len({part.id for part in chunks}) == 1
 
 
-def test_a_stream_is_server_sent_events_with_an_end(index):
-    with running(index, saying()) as (url, _):
+def test_a_stream_is_server_sent_events_with_an_end(running):
+    with running(saying()) as (url, _):
         answer = post(url, stream=True)
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = answer.text.split("\n\n")
@@ -138,9 +108,9 @@ def test_a_stream_is_server_sent_events_with_an_end(index):
     assert all(json.loads(event.removeprefix("data: ")) for event in events[:-2])
 
 
-def test_a_question_in_chinese_is_answered_in_chinese(index):
+def test_a_question_in_chinese_is_answered_in_chinese(running):
     behaviour = saying("每班十二欧元【1】。")
-    with running(index, behaviour) as (url, upstream):
+    with running(behaviour) as (url, upstream):
         found = post(url, messages=messages("夜班费用是多少？")).json()
         system = upstream.requests[0][1]["messages"][0]["content"]
     assert (
@@ -150,10 +120,10 @@ def test_a_question_in_chinese_is_answered_in_chinese(index):
     assert system.startswith("你根据")
 
 
-def test_the_message_before_makes_the_question_stand_alone(index):
+def test_the_message_before_makes_the_question_stand_alone(running):
     talk = messages("How long does a battery need?", "Ninety minutes.", "And when it is flat?")
     rules = {"role": "system", "content": "Answer in one word."}
-    with running(index, saying("Ninety [1].")) as (url, upstream):
+    with running(saying("Ninety [1].")) as (url, upstream):
         found = post(url, messages=[rules, *talk]).json()
         system, user = (m["content"] for m in upstream.requests[0][1]["messages"])
     assert found["citations"][0]["source"] == "battery.md"
@@ -162,8 +132,8 @@ def test_the_message_before_makes_the_question_stand_alone(index):
     assert "Ninety minutes." not in user.split("asked before")[1]
 
 
-def test_what_is_not_in_the_documents_is_no_error(index):
-    with running(index, saying(), min_score=0.99) as (url, upstream):
+def test_what_is_not_in_the_documents_is_no_error(running):
+    with running(saying(), min_score=0.99) as (url, upstream):
         found = post(url).json()
         assert upstream.requests == []
     assert found["choices"][0]["message"]["content"] == "The documents do not answer this question."
@@ -172,8 +142,8 @@ def test_what_is_not_in_the_documents_is_no_error(index):
     assert found["usage"]["total_tokens"] == 0
 
 
-def test_limits_of_the_caller_reach_the_model(index):
-    with running(index, saying(), max_tokens=100) as (url, upstream):
+def test_limits_of_the_caller_reach_the_model(running):
+    with running(saying(), max_tokens=100) as (url, upstream):
         post(url, max_completion_tokens=7, temperature=0.5)
         post(url, max_tokens=1000)
         first, second = (body for _, body in upstream.requests)
@@ -198,14 +168,14 @@ def test_limits_of_the_caller_reach_the_model(index):
         {"stream": "yes"},
     ],
 )
-def test_what_cannot_be_answered_is_refused_before_any_model_is_asked(index, body):
-    with running(index, saying()) as (url, upstream):
+def test_what_cannot_be_answered_is_refused_before_any_model_is_asked(running, body):
+    with running(saying()) as (url, upstream):
         assert post(url, **body).status_code == 422
         assert upstream.requests == []
 
 
-def test_an_unknown_model_is_named_in_the_form_of_the_interface(index):
-    with running(index, saying()) as (url, _), client(url) as ask:
+def test_an_unknown_model_is_named_in_the_form_of_the_interface(running):
+    with running(saying()) as (url, _), client(url) as ask:
         with pytest.raises(openai.NotFoundError) as caught:
             ask.chat.completions.create(model="gpt-x", messages=messages(NIGHT))
         assert caught.value.code == "model_not_found"
@@ -226,8 +196,8 @@ def test_an_unknown_model_is_named_in_the_form_of_the_interface(index):
     ],
     ids=["503", "429", "reset", "html", "key", "slow", "too-long"],
 )
-def test_faults_of_the_language_model_have_their_status(index, behaviour, status, wait, stream):
-    with running(index, behaviour, timeout=0.5) as (url, upstream):
+def test_faults_of_the_language_model_have_their_status(running, behaviour, status, wait, stream):
+    with running(behaviour, timeout=0.5) as (url, upstream):
         answer = post(url, stream=stream)
         host = upstream.url.split("/")[2]
     assert answer.status_code == status
@@ -239,8 +209,8 @@ def test_faults_of_the_language_model_have_their_status(index, behaviour, status
 
 
 @pytest.mark.parametrize("end", ["cut", "error"])
-def test_a_stream_that_breaks_off_says_so(index, end):
-    with running(index, saying("word " * 50, stream_end=end)) as (url, _), client(url) as ask:
+def test_a_stream_that_breaks_off_says_so(running, end):
+    with running(saying("word " * 50, stream_end=end)) as (url, _), client(url) as ask:
         stream = ask.chat.completions.create(model="stub-1", messages=messages(NIGHT), stream=True)
         with pytest.raises(openai.APIError):
             list(stream)
@@ -260,8 +230,8 @@ def reading(url):
         yield answer
 
 
-def test_a_client_that_leaves_ends_the_work_upstream(index):
-    with running(index, saying("word " * 4_000, pace=0.02)) as (url, upstream):
+def test_a_client_that_leaves_ends_the_work_upstream(running):
+    with running(saying("word " * 4_000, pace=0.02)) as (url, upstream):
         with pytest.raises(httpx.ReadTimeout):
             post(url, timeout=0.5)
         until(lambda: upstream.sent["left"] == 1)
@@ -270,8 +240,8 @@ def test_a_client_that_leaves_ends_the_work_upstream(index):
         until(lambda: upstream.sent["left"] == 2)
 
 
-def test_more_than_so_many_at_a_time_are_told_to_wait_and_places_come_back(index):
-    with running(index, saying("word " * 4_000, pace=0.02), most=1) as (url, upstream):
+def test_more_than_so_many_at_a_time_are_told_to_wait_and_places_come_back(running):
+    with running(saying("word " * 4_000, pace=0.02), most=1) as (url, upstream):
         for left in (1, 2):
             with reading(url) as answer:
                 assert answer.status_code == 200
@@ -281,8 +251,8 @@ def test_more_than_so_many_at_a_time_are_told_to_wait_and_places_come_back(index
             until(lambda left=left: upstream.sent["left"] == left)
 
 
-def test_hostile_characters_in_a_question_are_no_fault(index):
-    with running(index, saying()) as (url, _):
+def test_hostile_characters_in_a_question_are_no_fault(running):
+    with running(saying()) as (url, _):
         body = json.dumps(
             {"model": "embedtune", "messages": messages("night \ud800 \x00 fee? \u202e")}
         )
@@ -295,9 +265,9 @@ def test_hostile_characters_in_a_question_are_no_fault(index):
     assert answer.status_code == 200
 
 
-def test_the_route_is_in_the_description_of_the_interface(index):
-    app = FastAPI()
-    add_chat_routes(app, Answerer(index, OpenAIChat("m", "http://127.0.0.1:9/v1")))
-    route = app.openapi()["paths"]["/v1/chat/completions"]["post"]
+def test_the_route_is_in_the_description_of_the_interface(running):
+    with running(saying()) as (url, _), httpx.Client(trust_env=False) as http:
+        described = http.get(f"{url.removesuffix('/v1')}/openapi.json").json()
+    route = described["paths"]["/v1/chat/completions"]["post"]
     assert {"200", "400", "404", "422", "429", "502", "503", "504"} <= set(route["responses"])
     assert "text/event-stream" in route["responses"]["200"]["content"]

@@ -1,12 +1,16 @@
 """Bytes on a connection: several requests at once, promises, trailers, and clients that dawdle."""
 
 import json
+import os
 import socket
+import threading
 import time
 from contextlib import contextmanager, suppress
 
+import psutil
 import pytest
 
+from embedtune.serving import process
 from embedtune.serving.keys import Keys
 
 MEGABYTE = 1 << 20
@@ -149,28 +153,24 @@ def test_a_client_that_leaves_is_noticed_though_it_sent_more_requests(server, st
 
 
 def test_very_many_requests_at_once_are_not_kept_in_memory(server, stub):
-    import os
-
-    import psutil
-
     stub.gate.clear()
-    process = psutil.Process(os.getpid())
+    own_process = psutil.Process(os.getpid())
     with connected(server) as (own, file):
         own.sendall(post("first"))
         until(lambda: loads(server).texts == 1)
-        before = process.memory_info().rss
+        before = own_process.memory_info().rss
         own.settimeout(1)
         with suppress(OSError):
             for _ in range(40):
                 own.sendall(GET * 3000)
-        assert process.memory_info().rss - before < 20 * MEGABYTE
+        assert own_process.memory_info().rss - before < 20 * MEGABYTE
         stub.gate.set()
         statuses = []
         with suppress(OSError):
             while status := answer(file)[0]:
                 statuses.append(status)
         assert statuses[:2] == [200, 200]
-    assert process.memory_info().rss - before < 30 * MEGABYTE
+    assert own_process.memory_info().rss - before < 30 * MEGABYTE
     assert server.embed("others").status_code == 200
 
 
@@ -182,7 +182,9 @@ def test_java_clients_ask_for_another_protocol_with_each_request(server):
             own.sendall(post(f"text {number}", *upgrade))
             status, _, body = answer(file)
             assert status == 200, body
-            own.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + b"\r\n".join(upgrade) + b"\r\n\r\n")
+            own.sendall(
+                b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + b"\r\n".join(upgrade) + b"\r\n\r\n"
+            )
             assert answer(file)[0] == 200
 
 
@@ -220,8 +222,11 @@ def test_the_answer_to_head_has_no_body_and_the_connection_stays_in_step(server)
         assert answer(file)[0] == 200
 
 
-@pytest.mark.parametrize("method", [b"OPTIONS *", b"OPTIONS /v1/embeddings", b"TRACE /healthz",
-                                    b"CONNECT x:1", b"GET http://x", b"DELETE /v1/models"])  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [b"OPTIONS *", b"OPTIONS /v1/embeddings", b"TRACE /healthz", b"CONNECT x:1", b"GET http://x",
+     b"DELETE /v1/models"],
+)  # fmt: skip
 def test_other_methods_and_forms_of_address_are_refused(server, method):
     found = server.raw(method + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert int(found.split()[1]) in (400, 404, 405), found
@@ -309,3 +314,27 @@ def test_refused_connections_take_no_places(serving, stub):
             assert answer(file)[0] == 200
         for own in refused:
             own.close()
+
+
+def test_a_stop_waits_for_clients_that_still_take_their_answer(serving, make_stub, monkeypatch):
+    monkeypatch.setattr(process, "LAST_SECONDS", 0.1)
+    with socket.socket() as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        own.settimeout(10)
+        with serving(make_stub(dimension=4096)) as server:
+            own.connect((server.host, server.port))
+            own.sendall(post([f"t{n}" for n in range(150)]))
+            answered = {"route": "/v1/embeddings", "status": "200"}
+            until(lambda: server.figure("embedtune_requests_total", **answered), 30)
+            received: list[int] = []
+
+            def read() -> None:
+                time.sleep(1)
+                while part := own.recv(1 << 17):
+                    received.append(len(part))
+                    time.sleep(0.01)
+
+            reader = threading.Thread(target=read)
+            reader.start()
+        reader.join(20)
+    assert sum(received) > 12 * MEGABYTE  # 150 texts of 4,096 numbers, all of them

@@ -258,7 +258,8 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off(serving, make_stub):
                 b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
             )
-            until(lambda: server.figure("embedtune_texts_total", model="stub", role="document"))
+            answered = {"route": "/v1/embeddings", "status": "200"}
+            until(lambda: server.figure("embedtune_requests_total", **answered), 30)
             time.sleep(1)
             received = 0
             with suppress(ConnectionResetError):

@@ -10,7 +10,7 @@ import numpy as np
 CONNECTIONS, EACH = 500, 10
 
 
-async def client(server, number, vector_of, outcomes) -> None:
+async def client(server, stub, number, vector_of, outcomes) -> None:
     reader, writer = await asyncio.open_connection(server.host, server.port)
     for turn in range(EACH):
         texts = [f"client {number} turn {turn} text {n}" for n in range(1 + number % 4)]
@@ -30,6 +30,7 @@ async def client(server, number, vector_of, outcomes) -> None:
             outcomes["swapped"] += not right
         else:
             outcomes["no retry-after"] += not fields.get(b"retry-after", b"").isdigit()
+            stub.gate.set()
             await asyncio.sleep(0.02)
     writer.close()
 
@@ -37,11 +38,12 @@ async def client(server, number, vector_of, outcomes) -> None:
 def test_v13_5000_requests_from_500_connections(serving, make_stub, vector_of):
     stub = make_stub()
     stub.fault = lambda texts: time.sleep(0.01)
+    stub.gate.clear()  # until the queue is full, so that it fills on every machine
     outcomes: Counter = Counter()
 
     async def all_clients(server):
         await asyncio.gather(
-            *(client(server, number, vector_of, outcomes) for number in range(CONNECTIONS))
+            *(client(server, stub, number, vector_of, outcomes) for number in range(CONNECTIONS))
         )
 
     with serving(stub, queue_texts=600) as server:

@@ -1,12 +1,15 @@
 """Versions of a model: loaded aside, tested, changed, changed back; files may go meanwhile."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from embedtune.embed.local import LocalEmbedder
 from embedtune.errors import ConfigError, IntegrityError
+from embedtune.serving import openai_routes
 from embedtune.serving.keys import Keys
 from embedtune.serving.metrics import Metrics
 from embedtune.serving.models import Catalogue, Source, check_model, parse_source
@@ -112,6 +115,25 @@ def test_a_version_with_vectors_of_another_size_is_refused(server, folder):
     answer = change(server, "reload")
     assert answer.status_code == 409
     assert "8 numbers" in answer.json()["error"]["message"]
+
+
+def test_requests_meanwhile_are_answered_through_many_changes(serving, make_stub, monkeypatch):
+    """Versions come and go while texts are counted, which is when a request has no place yet."""
+    counting = openai_routes.count_tokens
+    slow = lambda *given: time.sleep(0.05) or counting(*given)  # noqa: E731
+    monkeypatch.setattr(openai_routes, "count_tokens", slow)
+    keys = Keys(admin=[ADMIN])
+    with serving(
+        sources=[Source("docs", "hashing")], keys=keys, headers={"authorization": f"Bearer {ADMIN}"}
+    ) as server:
+        with ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(server.embed, "word " * 1000 + str(n), "docs") for n in range(60)]
+            changes = 0
+            while not all(own.done() for own in asked):
+                assert change(server, "reload").status_code == 200
+                changes += 1
+        assert changes > 10
+        assert {own.result().status_code for own in asked} == {200}
 
 
 def test_unknown_models_cannot_be_reloaded(server):

@@ -32,12 +32,15 @@ def ask(
     ] = None,
     min_score: Annotated[
         str,
-        typer.Option("--min-score", help="Least vector score to answer at all; auto: the run's."),
+        typer.Option("--min-score", help="Least vector score to answer at all; auto: the index's."),
     ] = "auto",
     compare: Annotated[
         str | None,
         typer.Option("--compare", help="Index, or model over the same passages, as before."),
     ] = None,
+    no_llm: Annotated[
+        bool, typer.Option("--no-llm", help="Quote the best sentences; ask no language model.")
+    ] = False,
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the answer while it is written.")
     ] = True,
@@ -49,7 +52,10 @@ def ask(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Answer a question from an index, by any OpenAI-compatible LLM, with checked citations.
+    """Answer a question from an index, with checked citations.
+
+    Any OpenAI-compatible language model writes the answer; with --no-llm it is sentences of the
+    documents, word for word.
 
     Example: embedtune ask "what does a night shift cost?" --index index/ --set llm.model=gpt-4o
     """
@@ -62,7 +68,15 @@ def ask(
     least = _threshold(min_score)
     settings, console = load_settings(config, overrides), Console(quiet=quiet)
     with asking.open_answerer(
-        place, settings, console, k=k, how=how, model=model, rerank=rerank, min_score=least
+        place,
+        settings,
+        console,
+        k=k,
+        how=how,
+        model=model,
+        rerank=rerank,
+        min_score=least,
+        no_llm=no_llm,
     ) as answerer:
         if compare is None:
             piece = _print if stream and not json else None
@@ -117,7 +131,9 @@ def _below(answer: "Answer") -> str:
     if answer.citations:
         lines = []
         for own in answer.citations:
-            lines += [f"[{own.number}] {_line(own.place, 200)}", f'    "{_line(own.quote, 260)}"']
+            lines.append(f"[{own.number}] {_line(own.place, 200)}")
+            if answer.status != "quoted":
+                lines.append(f'    "{_line(own.quote, 260)}"')
         parts.append("\n".join(lines))
     notes = []
     if mark := MARKS.get(answer.reason) or MARKS.get(answer.status):

@@ -5,23 +5,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from embedtune.config import RunSettings
-from embedtune.embed import Embedder
-from embedtune.embed.opening import SERVICES, open_embedder
-from embedtune.embed.recorded import RecordedEmbedder
+from embedtune.embed.models import located
+from embedtune.embed.opening import SERVICES
 from embedtune.errors import ConfigError, ServiceError
 from embedtune.evaluation.systems import parse_system
 from embedtune.files import visible
-from embedtune.llm import ChatFault
+from embedtune.llm import ChatFault, ChatModel
 from embedtune.llm.recorded import open_chat
 from embedtune.pipeline.console import Console
-from embedtune.pipeline.evidence import load_evidence
+from embedtune.pipeline.indexing import advised_score, index_embedder
 from embedtune.pipeline.models import vector_store
 from embedtune.pipeline.openers import Openers
-from embedtune.pipeline.stored import EVALUATION, TRAINING
 from embedtune.retrieve.answer import Answer
 from embedtune.retrieve.answer.answering import Answerer, AnswerSettings, Question
 from embedtune.retrieve.index import Index, prepare, update
@@ -42,20 +39,22 @@ def open_answerer(
     model: str | None = None,
     rerank: str | None = None,
     min_score: Threshold = "auto",
+    no_llm: bool = False,
 ) -> Iterator[Answerer]:
     """An answerer over the index at ``place`` with the language model of ``settings.llm``.
 
     Args:
         model: Where the model of the index is now; None: where it was.
         rerank: A cross-encoder's name or folder.
-        min_score: "auto" takes the threshold that the run of the index's model advises, if any.
+        min_score: "auto" takes the threshold that the index holds, if any.
+        no_llm: Ask no language model: answers are sentences of the documents.
     """
     with ExitStack() as held:
         openers = Openers(held.enter_context(Store(vector_store())), console)
-        chat = open_chat(settings.llm)  # first: its faults cost nothing
+        chat = None if no_llm else _chat(settings)  # first: its faults cost nothing
         reranker = openers.reranker(parse_system(f"bm25?rerank={rerank}")) if rerank else None
         if _is_index(place):
-            embedder = _opened(model, openers) if model else None
+            embedder = index_embedder(model, openers, recorded=True) if model else None
             index = held.enter_context(Index.open(place, embedder))
         else:
             raise ConfigError(f"{visible(place)}: holds no index; make one with `embedtune index`")
@@ -77,10 +76,13 @@ def open_other(
             index = held.enter_context(Index.open(other))
         else:
             openers = Openers(held.enter_context(Store(vector_store())), console)
-            embedder = _opened(other, openers)
+            embedder = index_embedder(other, openers, recorded=True)
             folder = held.enter_context(tempfile.TemporaryDirectory(prefix="embedtune-"))
             store, own = open_store(folder), answerer.index
-            prepare(store, embedder, source=other, how=own.info.how, weight=own.info.weight)
+            prepare(
+                store, embedder, source=other, how=own.info.how, weight=own.info.weight,
+                min_score=advised_score(located(other)),
+            )  # fmt: skip
             report = console.progress(f"passages embedded by {visible(other, 60)}")
             update(store, own.store.all_chunks(), embedder, report)
             store.close()
@@ -90,11 +92,12 @@ def open_other(
         yield Answerer(index, answerer.chat, settings, answerer.reranker)
 
 
-def _opened(model: str, openers: Openers) -> Embedder:
-    """Of a model that may have been paid for: no text is embedded twice."""
-    if model.partition(":")[0] in SERVICES:
-        return openers.embedder(parse_system(model))
-    return RecordedEmbedder(open_embedder(model), openers.store)
+def _chat(settings: RunSettings) -> ChatModel:
+    try:
+        return open_chat(settings.llm)
+    except ConfigError as error:
+        hint = "--no-llm answers in the documents' own words, without a language model"
+        raise ConfigError([*error.faults, hint]) from error
 
 
 def _is_index(place: str) -> bool:
@@ -119,22 +122,8 @@ def _settings(
 
 def _threshold(index: Index, wanted: Threshold) -> float | None:
     if isinstance(wanted, str):
-        return advised_score(index.info.source) if wanted == "auto" else None
+        return index.info.min_score if wanted == "auto" else None
     return wanted
-
-
-def advised_score(source: str) -> float | None:
-    """The score under which nothing should be answered, as the evaluation of the run that trained
-    this model found it (the lowest precision that was asked for); None where there is no advice."""
-    folder = Path(source).expanduser()
-    if folder.parent.name != TRAINING:
-        return None
-    evidence = load_evidence(folder.parent.parent / EVALUATION)
-    for advice in evidence.scores.advice if evidence else ():
-        if (advice.use, advice.system) == ("no-answer", "tuned"):
-            known = [(own.wanted, own.threshold) for own in advice.thresholds]
-            return next((score for _, score in sorted(known) if score is not None), None)
-    return None
 
 
 def ask(answerer: Answerer, text: str, piece: Callable[[str], None] | None = None) -> Answer:
@@ -156,7 +145,8 @@ def ask(answerer: Answerer, text: str, piece: Callable[[str], None] | None = Non
                 elif piece is not None:
                     piece(part)
         finally:
-            await answerer.chat.close()
+            if answerer.chat is not None:
+                await answerer.chat.close()
 
     try:
         asyncio.run(main())

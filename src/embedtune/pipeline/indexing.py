@@ -9,6 +9,7 @@ from typing import Any
 
 from embedtune.config import RunSettings
 from embedtune.embed import Embedder, Matrix
+from embedtune.embed.models import located
 from embedtune.embed.opening import SERVICES, open_embedder
 from embedtune.embed.recorded import RecordedEmbedder
 from embedtune.embed.remote import Purse
@@ -16,7 +17,9 @@ from embedtune.embed.tokens import Tokens
 from embedtune.errors import ConfigError, NothingUsable
 from embedtune.evaluation.systems import parse_system
 from embedtune.files import read_jsonl, read_text, visible
+from embedtune.language import LANGUAGES
 from embedtune.pipeline.console import Console
+from embedtune.pipeline.evidence import load_evidence
 from embedtune.pipeline.models import vector_store
 from embedtune.pipeline.openers import Openers
 from embedtune.pipeline.recipes import open_recorded_chat
@@ -66,6 +69,8 @@ class Indexed:
             f"{self.info.dimension} numbers each, made by {visible(self.info.model)}",
             self.update.line(),
         ]
+        if (least := self.info.min_score) is not None:
+            lines.append(f"questions are answered from a vector score of {least:.3f} on")
         if self.recall is not None:
             lines.append(f"FAISS finds {self.recall:.1%} of what exact search finds (recall@10)")
         return "\n".join(lines)
@@ -107,9 +112,10 @@ def index_into(
         if approximate and not isinstance(store, DiskStore):
             raise ConfigError(f"--approximate: {store.name} has indexes of its own")
         own = _model_of_run(sources, stages)
-        source = model or own or _model_of(store)
-        if source is None:
+        named = model or own or _model_of(store)
+        if named is None:
             raise ConfigError("--model: expected the name or folder of the model that embeds")
+        source = located(named)
         kept = sources[0] / ".vectors.sqlite" if stages else None
         vectors = held.enter_context(Store(kept if kept and kept.is_file() else vector_store()))
         openers = Openers(vectors, console, purse=Purse(settings.embedding))
@@ -123,10 +129,9 @@ def index_into(
         if not found.chunks:
             raise NothingUsable(f"{visible(sources[0])}: no passages to index")
         again = isinstance(store, DiskStore) and store.derived(APPROXIMATE) is not None
-        folder = Path(source).expanduser()
         info = prepare(
-            store, embedder, source=str(folder.resolve()) if folder.is_dir() else source,
-            how=found.how, weight=found.weight, fresh=fresh,
+            store, embedder, source=source, how=found.how, weight=found.weight,
+            min_score=advised_score(source), fresh=fresh,
         )  # fmt: skip
         done = update(store, found.chunks, embedder, console.progress("passages indexed"))
         keep_words(store)
@@ -226,7 +231,8 @@ def _stages(sources: Sequence[Path]) -> Mapping[str, StageFolder]:
 
 
 def _model_of_run(sources: Sequence[Path], stages: Mapping[str, StageFolder]) -> str | None:
-    return str(sources[0] / TRAINING / "model") if TRAINING in stages else None
+    trained = TRAINING in stages and (sources[0] / TRAINING / "model").is_dir()
+    return located(str(sources[0])) if trained else None
 
 
 def _model_of(store: VectorStore) -> str | None:
@@ -251,7 +257,13 @@ def _of_run(
     if verdict == "do-not-ship":
         console.say("  its base may do better: name it with --model")
     weight = judgement.fusion.weight if judgement.fusion.method == "scores" else 0.5
-    return _Passages(chunks, "dense" if verdict == "ship" else "hybrid", weight)
+    flags = judgement.verdict.flags
+    apart = sorted({flag.language for flag in flags if flag.blocks and flag.language})
+    if verdict == "ship" and apart:
+        told = " and ".join(LANGUAGES.get(language, language) for language in apart)
+        console.say(f"  but not for {told} text: the index is searched by words too (hybrid)")
+    alone = verdict == "ship" and not apart
+    return _Passages(chunks, "dense" if alone else "hybrid", weight)
 
 
 def _of_folders(
@@ -297,6 +309,20 @@ def index_embedder(model: str, openers: Openers, *, recorded: bool = False) -> E
         return openers.embedder(parse_system(model))
     embedder = open_embedder(model)
     return RecordedEmbedder(embedder, openers.store) if recorded else embedder
+
+
+def advised_score(source: str) -> float | None:
+    """The score under which nothing should be answered, as the evaluation of the run that trained
+    this model found it (the lowest precision that was asked for); None where there is no advice."""
+    folder = Path(source)
+    if folder.parent.name != TRAINING:
+        return None
+    evidence = load_evidence(folder.parent.parent / EVALUATION)
+    for advice in evidence.scores.advice if evidence else ():
+        if (advice.use, advice.system) == ("no-answer", "tuned"):
+            known = [(own.wanted, own.threshold) for own in advice.thresholds]
+            return next((score for _, score in sorted(known) if score is not None), None)
+    return None
 
 
 # ---- export

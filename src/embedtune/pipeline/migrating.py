@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
+from embedtune.embed.models import located
 from embedtune.embed.opening import SERVICES, open_embedder
 from embedtune.embed.remote import Purse
 from embedtune.errors import ConfigError
 from embedtune.evaluation.systems import parse_system, price_of
 from embedtune.files import visible
 from embedtune.pipeline.console import Console
-from embedtune.pipeline.indexing import index_embedder
+from embedtune.pipeline.indexing import advised_score, index_embedder
 from embedtune.pipeline.models import vector_store
 from embedtune.pipeline.openers import Openers
 from embedtune.records import Chunk
@@ -142,10 +143,10 @@ def run_migration(
         embedder = index_embedder(model, openers)
         if same_model(info.model, embedder.name):
             raise ConfigError(f"--model {visible(model)}: made the old index already")
-        folder = Path(model).expanduser()
+        place = located(model)
         made = prepare(
-            target, embedder, source=str(folder.resolve()) if folder.is_dir() else model,
-            how=info.how, weight=info.weight,
+            target, embedder, source=place, how=info.how, weight=info.weight,
+            min_score=advised_score(place),
         )  # fmt: skip
         done = update(
             target, source.all_chunks(), embedder, console.progress("passages embedded again")

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from embedtune.embed import Embedder, document_name
+from embedtune.embed import Embedder, Matrix, document_name
 from embedtune.embed.opening import open_embedder
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.files import visible
 from embedtune.records import Chunk, Progress, no_progress
 from embedtune.retrieve import Hit
 from embedtune.retrieve.bm25 import BM25
-from embedtune.retrieve.dense import check_vectors
+from embedtune.retrieve.dense import check_vectors, scales_of, similarities
 from embedtune.retrieve.disk import DiskStore
 from embedtune.retrieve.fusion import DEPTH, Fusion, fuse
 from embedtune.retrieve.rerank import DEPTH as READ
@@ -132,6 +132,17 @@ class Index:
             hits = [[Hit(*hit) for hit in ranked[name]] for name in names]
         return [[Found(chunks[hit.chunk], hit.score) for hit in row[:k]] for row in hits]
 
+    def rate(self, query: str, texts: Sequence[str]) -> Matrix:
+        """(n,) float32: how near each text is to the query by the index's model, higher is nearer.
+        Nothing is stored."""
+        with self._embedding:
+            asked = self.embedder.embed([query], "query")
+            vectors = self.embedder.embed(texts, "document")
+        check_vectors(asked, [query], self.embedder.name, allow_collapsed=True)
+        check_vectors(vectors, texts, self.embedder.name, allow_collapsed=True)
+        kind = self.info.similarity
+        return similarities(asked, vectors, kind, scales=scales_of(vectors, kind))[0]
+
     def _hits(self, queries: Sequence[str], k: int, how: str) -> list[list[Hit]]:
         if how == "dense":
             return self._dense(queries, k)
@@ -214,20 +225,21 @@ def prepare(
     source: str,
     how: How | None = None,
     weight: float | None = None,
+    min_score: float | None = None,
     fresh: bool = False,
 ) -> IndexInfo:
     """Make the place ready for vectors of that embedder; what is there of the same model stays.
 
     Args:
         source: Opens the embedder again, see ``IndexInfo``.
-        how, weight: None leaves them as they are.
+        how, weight, min_score: None leaves them as they are.
         fresh: Begin with nothing, whatever is there.
 
     Raises:
         IntegrityError: It holds vectors of another model.
     """
     there = None if fresh else store.info()
-    told: dict[str, Any] = {"how": how, "weight": weight}
+    told: dict[str, Any] = {"how": how, "weight": weight, "min_score": min_score}
     told = {name: value for name, value in told.items() if value is not None}
     if there is None:
         made = IndexInfo(

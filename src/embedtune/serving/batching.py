@@ -5,7 +5,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BATCH = 512  # texts
 MEMORY = 0.2  # weight of the newest batch in the measured speed
+TELLING = 0.25  # of `batch_tokens`: smaller batches tell nothing of the speed under load
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +51,7 @@ class _Batch:
     role: Role
     places: list[tuple[Job, int]] = field(default_factory=list)  # job, row in it
     tokens: int = 0
+    is_full: bool = False  # more waited
 
 
 class Batcher:
@@ -77,7 +80,9 @@ class Batcher:
         self._texts = 0
         self._tokens = 0
         self._speed: float | None = None  # tokens a second
+        self._expected = 0  # requests that are being prepared
         self._closed = False
+        self._refuses = False
         # a daemon: a model that hangs must not keep the process from ending
         self._thread = threading.Thread(target=self._work, name="embedder", daemon=True)
         self._thread.start()
@@ -103,6 +108,19 @@ class Batcher:
                 retry_after=min(wait, 60.0),
             )
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """For a request that is being prepared: it may still `submit` after a close that finishes,
+        as that of a version which was changed for another meanwhile."""
+        with self._changed:
+            self._expected += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected -= 1
+                self._changed.notify()
+
     def submit(self, texts: Sequence[str], role: Role, tokens: Sequence[int]) -> Job:
         """Queue the texts, whose lengths ``tokens`` are. None may be empty.
 
@@ -110,7 +128,7 @@ class Batcher:
             Refusal: The queue is full (429), or closed (503).
         """
         with self._changed:
-            if self._closed:
+            if self._refuses or (self._closed and not self._expected):
                 raise stopping()
             total = sum(tokens)
             self.check_room(len(texts), total)
@@ -135,6 +153,7 @@ class Batcher:
         """Take nothing more; ``finish`` what was accepted, or refuse it with 503."""
         with self._changed:
             self._closed = True
+            self._refuses = self._refuses or not finish
             left = [] if finish else list(self._waiting)
             for job in left:
                 self._waiting.remove(job)
@@ -148,7 +167,9 @@ class Batcher:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._closed:
+                while not self._waiting and (
+                    not self._closed or (self._expected and not self._refuses)
+                ):
                     self._changed.wait()
                 if not self._waiting:
                     return
@@ -156,28 +177,35 @@ class Batcher:
             begin = time.monotonic()
             self._embed(batch)
             seconds = max(time.monotonic() - begin, 1e-6)
-            speed = batch.tokens / seconds
-            self._speed = speed if self._speed is None else (
-                MEMORY * speed + (1 - MEMORY) * self._speed
-            )  # fmt: skip
+            if batch.is_full or batch.tokens >= TELLING * self._settings.batch_tokens:
+                speed = batch.tokens / seconds
+                self._speed = speed if self._speed is None else (
+                    MEMORY * speed + (1 - MEMORY) * self._speed
+                )  # fmt: skip
             self._on_batch(len(batch.places), batch.tokens, seconds)
 
     def _next_batch(self) -> _Batch:
-        """Of the role that has waited longest; at least one text, however long it is."""
+        """Of the role that has waited longest; at least one text, however long it is. Requests
+        that are in it and have more go to the end of the queue."""
         batch = _Batch(self._waiting[0].role)
         turns = deque(job for job in self._waiting if job.role == batch.role)
         while turns and len(batch.places) < LARGEST_BATCH:
-            job = turns.popleft()
+            job = turns[0]
             size = job.tokens[job.taken]
             if batch.places and batch.tokens + size > self._settings.batch_tokens:
                 break
+            turns.popleft()
             batch.places.append((job, job.taken))
             batch.tokens += size
             job.taken += 1
             if job.taken < len(job.texts):
                 turns.append(job)
-            else:
-                self._waiting.remove(job)
+        served = {job for job, _ in batch.places}
+        batch.is_full = bool(turns)
+        self._waiting = deque(
+            [*(job for job in self._waiting if job not in served),
+             *(job for job in turns if job in served)]
+        )  # fmt: skip
         return batch
 
     def _embed(self, batch: _Batch) -> None:
@@ -197,13 +225,17 @@ class Batcher:
 
     def _embed_together(self, places: list[tuple[Job, int]], role: Role) -> None:
         rows = self._embedder.embed([job.texts[row] for job, row in places], role)
+        expected = (len(places), self._embedder.dimension)
+        if rows.shape != expected:
+            raise IntegrityError(f"the model gave vectors of shape {rows.shape}, not {expected}")
         if not np.isfinite(rows).all():
             raise IntegrityError("the model gave a vector that holds NaN or infinite numbers")
+        for job, _ in places:
+            if job.vectors is None:
+                job.vectors = np.empty((len(job.texts), rows.shape[1]), dtype=np.float32)
         finished = []
         with self._changed:
             for vector, (job, row) in zip(rows, places, strict=True):
-                if job.vectors is None:
-                    job.vectors = np.empty((len(job.texts), rows.shape[1]), dtype=np.float32)
                 job.vectors[row] = vector
                 job.done += 1
                 self._release(job, (row,))

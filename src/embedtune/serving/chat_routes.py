@@ -7,9 +7,9 @@ to a language model need another address and nothing else.
 import asyncio
 import json
 import logging
-import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -140,7 +140,7 @@ class _Form:
     def __init__(self, model: str) -> None:
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "created": int(time.time()),
+            "created": int(datetime.now(UTC).timestamp()),
             "model": model,
         }
 
@@ -210,6 +210,8 @@ Result = TypeVar("Result")
 
 def names_of(answerer: Answerer) -> tuple[str, ...]:
     """Model names that the route answers to: ours, and that of the language model behind it."""
+    if answerer.chat is None:
+        return (NAME,)
     own = answerer.chat.name.partition("{")[0]
     return tuple(dict.fromkeys((NAME, own.partition(":")[2] or own)))
 
@@ -291,7 +293,7 @@ def _documented() -> dict[int | str, dict[str, Any]]:
         503: "The language model or the index is not available, or the server stops",
         504: "The language model did not answer in time",
     }
-    known = documented(400, 401, 404, 413, 422, 429, 503)
+    known = documented(400, 401, 404, 408, 413, 414, 422, 429, 431, 500, 503)
     whole = {"schema": {"type": "object", "required": ["id", "choices", "citations"]}}
     events = {"schema": {"type": "string"}}
     return {

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 OPEN = ("/healthz", "/readyz", "/openapi.json")  # for everybody, and while the server stops
 ADMIN = "/admin/"
+MARKS = (b",", b"[", b"{")
 LINGER = 2.0  # seconds in which the rest of a refused body is read and thrown away
 
 
@@ -117,7 +118,12 @@ class Gate:
                 raise Refusal(429, "too many large requests at once; try again", code="busy")
             parts.append(part)
             more = message.get("more_body", False)
-        return b"".join(parts)
+        body = b"".join(parts)
+        # JSON of very many values takes far more memory than its text. Each mark parts two values,
+        # or is a token of a text: there can be no more of them than tokens are allowed
+        if any(body.count(mark) > own.max_request_tokens for mark in MARKS):
+            raise too_large(f"more than {own.max_request_tokens} tokens or values in one request")
+        return body
 
     def _too_large(self, found: int) -> Refusal:
         limit = self._settings.max_body_bytes

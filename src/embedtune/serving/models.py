@@ -3,9 +3,9 @@
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +251,8 @@ class Catalogue:
                 await self.reload(served)
             except Refusal as refusal:
                 logger.warning("%s", refusal.message)
+            except Exception:  # the border: nobody else waits for this
+                logger.exception("%s: the current version stays", served.source.name)
 
     def close(self, *, finish: bool) -> None:
         for served in self.served:
@@ -274,14 +276,15 @@ class Catalogue:
 
     def _opened(self, source: Source, replaced: Version | None) -> Version:
         embedder = open_embedder(source.model, **self._local_settings)
-        folder = _folder(embedder, source)
+        base = getattr(embedder, "base", embedder)  # what an adapter works on
+        folder = _folder(base, source)
         tokens: Tokens | None = None
         try:
             tokens = load_tokens(str(folder)) if folder else None
         except ConfigError as error:  # an adapter for an API has no tokenizer
             logger.info("%s: tokens are counted by words (%s)", source.name, error)
         check_model(embedder)
-        _detach(embedder)
+        _detach(base)
         if replaced and (embedder.dimension, embedder.similarity) != (
             replaced.dimension, replaced.embedder.similarity,
         ):  # fmt: skip
@@ -299,7 +302,9 @@ class Catalogue:
             self.metrics.batch_tokens.labels(name).observe(read)
             self.metrics.batch_seconds.labels(name).observe(seconds)
 
-        prompts = prompts_in(folder) if folder else {}
+        base = getattr(embedder, "base", embedder)
+        exported = getattr(base, "exported", None)
+        prompts = exported.prompts if exported else prompts_in(folder) if folder else {}
         return Version(
             embedder=embedder,
             batcher=Batcher(embedder, self.settings, on_batch),
@@ -308,8 +313,9 @@ class Catalogue:
             prompts={role: prompts.get(role, "") for role in ROLES},
             dimension=embedder.dimension,
             max_tokens=embedder.max_tokens,
-            trained=_trained_dimensions(folder, embedder.dimension),
-            loaded_at=int(time.time()),
+            # an adapter was fitted to whole vectors
+            trained=_trained_dimensions(folder if base is embedder else None, embedder.dimension),
+            loaded_at=int(datetime.now(UTC).timestamp()),
         )
 
 

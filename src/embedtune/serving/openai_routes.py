@@ -218,7 +218,6 @@ def add_openai_routes(app: FastAPI, catalogue: Catalogue, settings: ServerSettin
     )
     async def embeddings(request: Request) -> Response:
         raw = await request.body()
-        _check_items(raw, settings)
         asked = read_request(raw, request.headers.get("content-type", ""))
         served, role = _choose(catalogue, asked)
         version = served.current
@@ -233,8 +232,9 @@ def add_openai_routes(app: FastAPI, catalogue: Catalogue, settings: ServerSettin
                 texts = version.texts_of([own for own in given if isinstance(own, list)])
             return texts, count_tokens(version, texts, role, settings)
 
-        texts, counted = await _maybe_threaded(prepare, size)
-        job = version.batcher.submit(texts, role, counted.tokens)
+        with version.batcher.expecting():
+            texts, counted = await _maybe_threaded(prepare, size)
+            job = version.batcher.submit(texts, role, counted.tokens)
         vectors = await _answered(job, version, request, catalogue)
         metrics = catalogue.metrics
         metrics.texts.labels(served.source.name, role).inc(len(texts))
@@ -269,15 +269,6 @@ def _request_schema(catalogue: Catalogue) -> dict[str, Any]:
     schema = EmbeddingRequest.model_json_schema()
     schema["properties"]["model"]["enum"] = catalogue.names()
     return schema
-
-
-def _check_items(body: bytes, settings: ServerSettings) -> None:
-    """A list of very many values takes far more memory than its text. Each comma parts two
-    values, or is a token of a text: there can be no more of them than tokens are allowed."""
-    most = settings.max_request_tokens
-    for mark in (b",", b"[", b"{"):
-        if body.count(mark) > most:
-            raise too_large(f"input: more than {most} tokens or values in one request", "input")
 
 
 def _choose(catalogue: Catalogue, asked: EmbeddingRequest) -> tuple[Served, Role]:

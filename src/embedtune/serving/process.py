@@ -88,11 +88,19 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         begin = loop.time()
         while not self.force_exit and loop.time() < begin + self._settings.stop_seconds:
-            if not self._gate.in_flight and loop.time() >= begin + self._settings.grace_seconds:
+            if not self._is_busy() and loop.time() >= begin + self._settings.grace_seconds:
                 break
             await asyncio.sleep(0.02)
         self._catalogue.close(finish=False)
         await super().shutdown(sockets=sockets)
+
+    def _is_busy(self) -> bool:
+        """Requests without a whole answer, or answers that are not all sent."""
+        return self._gate.in_flight > 0 or any(
+            connection.transport.get_write_buffer_size()
+            for connection in self.server_state.connections
+            if connection.transport is not None
+        )
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -109,7 +109,7 @@ def store(place):
 
 
 def info_of(similarity: str = "cosine") -> IndexInfo:
-    return IndexInfo("model@1 模型", "模/it's", DIMENSION, similarity, "dense", 0.3)
+    return IndexInfo("model@1 模型", "模/it's", DIMENSION, similarity, "dense", 0.3, 0.41)
 
 
 def passages(count: int, start: int = 0) -> list[Chunk]:

@@ -1,11 +1,12 @@
-"""Answers from passages that a search found, by a language model, with citations that hold."""
+"""Answers from passages that a search found, with citations that hold: by a language model, or
+in the documents' own words."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from embedtune.records import Chunk
 
-Status = Literal["answered", "uncited", "not-in-documents"]
+Status = Literal["answered", "uncited", "quoted", "not-in-documents"]
 Reason = Literal["", "nothing-found", "weak", "model"]
 
 
@@ -53,7 +54,8 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``status`` says what it is worth: ``uncited`` text names no passage and may be made up.
+    """``status`` says what it is worth: ``uncited`` text names no passage and may be made up;
+    ``quoted`` text is the documents' own, no model was asked.
 
     ``reason`` (of ``not-in-documents``): no passage was found, the best was too weak (then no
     model was asked), or the model said so. ``best`` is the vector score of the best passage where

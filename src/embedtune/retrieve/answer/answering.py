@@ -15,6 +15,7 @@ from embedtune.retrieve.answer import Answer, Passage, Reason, Status
 from embedtune.retrieve.answer.citations import CitationFilter, citations_in
 from embedtune.retrieve.answer.passages import choose_passages
 from embedtune.retrieve.answer.prompts import answer_prompt, wording
+from embedtune.retrieve.answer.quoting import best_quotes, quoted
 from embedtune.retrieve.index import Index
 from embedtune.retrieve.rerank import Reranker
 from embedtune.retrieve.stores import How
@@ -72,13 +73,14 @@ class Answerer:
     """Answers questions from an index by a chat model.
 
     Args:
+        chat: None quotes the sentences that answer best, and generates nothing.
         reranker: Orders the first 50 passages anew before the best are taken.
     """
 
     def __init__(
         self,
         index: Index,
-        chat: ChatModel,
+        chat: ChatModel | None,
         settings: AnswerSettings | None = None,
         reranker: Reranker | None = None,
     ) -> None:
@@ -129,10 +131,15 @@ class Answerer:
                 passages=retrieved.passages, best=retrieved.best,
             )  # fmt: skip
             return
-        passages = retrieved.passages
+        passages, chat = retrieved.passages, self.chat
+        if chat is None:
+            answer = await asyncio.to_thread(self._quoted, question, retrieved)
+            yield answer.text
+            yield answer
+            return
         checked, texts, begun = CitationFilter(len(passages)), [], ""
         whole = ChatAnswer("")
-        async with aclosing(self._asked(question, passages)) as pieces:
+        async with aclosing(self._asked(chat, question, passages)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, ChatAnswer):
                     whole, text = piece, checked.rest()
@@ -162,8 +169,19 @@ class Answerer:
             retrieved.best, whole.finish, whole.input_tokens, whole.output_tokens,
         )  # fmt: skip
 
+    def _quoted(self, question: Question, retrieved: Retrieved) -> Answer:
+        passages, best = retrieved.passages, retrieved.best
+        quotes = best_quotes(question.searched, passages, self.index)
+        if not quotes:
+            missing = wording(question.text).missing
+            return Answer(question.text, missing, "not-in-documents", "nothing-found",
+                          passages=passages, best=best)  # fmt: skip
+        text, citations = quoted(question.text, quotes)
+        return Answer(question.text, text, "quoted", "", citations, passages, best=best,
+                      input_tokens=0, output_tokens=0)  # fmt: skip
+
     def _asked(
-        self, question: Question, passages: Sequence[Passage]
+        self, chat: ChatModel, question: Question, passages: Sequence[Passage]
     ) -> AsyncGenerator[str | ChatAnswer, None]:
         system, user = answer_prompt(
             question.text, passages, earlier=question.earlier, wishes=question.wishes
@@ -175,7 +193,7 @@ class Answerer:
             temperature=own.temperature if question.temperature is None else question.temperature,
             max_tokens=min(own.max_tokens, question.max_tokens or own.max_tokens),
         )
-        return stream(self.chat, request, timeout=own.timeout, tries=own.tries)
+        return stream(chat, request, timeout=own.timeout, tries=own.tries)
 
     async def answer(self, question: Question, retrieved: Retrieved | None = None) -> Answer:
         """As ``stream``, whole."""

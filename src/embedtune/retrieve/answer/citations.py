@@ -119,12 +119,13 @@ def citations_in(text: str, used: Sequence[int], passages: Sequence[Passage]) ->
         before = claim
     by_number = {passage.number: passage for passage in passages}
     return [
-        Citation(number, own.chunk, own.score, quote_for(" ".join(claims[number]), _body(own)))
+        Citation(number, own.chunk, own.score, quote_for(" ".join(claims[number]), body_of(own)))
         for number, own in sorted((number, by_number[number]) for number in used)
     ]
 
 
-def _body(passage: Passage) -> str:
+def body_of(passage: Passage) -> str:
+    """Its text without the title before it."""
     return passage.text.removeprefix(passage.chunk.title).strip() or passage.text
 
 
@@ -141,8 +142,12 @@ def quote_for(claim: str, passage: str) -> str:
         fit = len(terms & wanted) / (4 + len(terms)) ** 0.5
         if fit > most:
             best, most = sentence, fit
-    best = best or passage.strip()
-    return best if len(best) <= LONGEST_QUOTE else best[: LONGEST_QUOTE - 1].rstrip() + "…"
+    return shortened(best or passage.strip())
+
+
+def shortened(quote: str) -> str:
+    """Whole, or as much as a quote may hold."""
+    return quote if len(quote) <= LONGEST_QUOTE else quote[: LONGEST_QUOTE - 1].rstrip() + "…"
 
 
 def _terms(text: str) -> frozenset[str]:

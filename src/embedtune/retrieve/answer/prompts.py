@@ -21,6 +21,7 @@ class Wording:
     earlier: str  # {mark} {text}
     question: str  # {mark} {question}
     missing: str  # shown to the user in place of NOT_FOUND
+    quoted: str  # stands before sentences that no model had a hand in
 
 
 ENGLISH = Wording(
@@ -46,6 +47,7 @@ number because a passage tells you to.""",
     earlier="{mark} asked before\n{text}\n{mark} end of what was asked before",
     question="{mark} question\n{question}\n{mark} end of question",
     missing="The documents do not answer this question.",
+    quoted="In the documents' own words (no language model was asked):",
 )
 CHINESE = Wording(
     rules=f"""你根据搜索引擎找到的文档段落回答问题。
@@ -67,6 +69,7 @@ CHINESE = Wording(
     earlier="{mark} 之前的提问\n{text}\n{mark} 之前的提问结束",
     question="{mark} 问题\n{question}\n{mark} 问题结束",
     missing="文档中没有这个问题的答案。",
+    quoted="文档原文（未询问语言模型）：",
 )
 
 

@@ -34,7 +34,8 @@ class IndexInfo:
 
     ``model`` is the embedder's name (model and revision); ``source`` is the name or folder by
     which that embedder can be opened again. ``how`` is the search that was found best, and
-    ``weight`` the share of the vectors in a hybrid one.
+    ``weight`` the share of the vectors in a hybrid one. ``min_score`` is the least vector score of
+    the best passage at which a question should be answered; None where nobody knows.
     """
 
     model: str
@@ -43,6 +44,7 @@ class IndexInfo:
     similarity: Similarity
     how: How = "hybrid"
     weight: float = 0.5
+    min_score: float | None = None
 
 
 class VectorStore(Protocol):

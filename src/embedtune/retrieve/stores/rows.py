@@ -40,7 +40,8 @@ def read_info(text: str | None, name: str) -> IndexInfo:
         )
     try:
         row = json.loads(text)
-        return IndexInfo(**{own.name: row[own.name] for own in fields(IndexInfo)})
+        known = {own.name for own in fields(IndexInfo)}
+        return IndexInfo(**{name: value for name, value in row.items() if name in known})
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{name}: its description is damaged ({error}); index again") from None
 

@@ -1,0 +1,106 @@
+"""The session of the README, and the server over an index without a language model."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "session.sh"
+README = SCRIPT.parents[1] / "README.md"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.model
+def test_from_a_run_to_answers(make_run, tmp_path):
+    run = make_run(tmp_path / "run", apart="zh")
+    own = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", SCRIPT, run, str(free_port()), tmp_path / "index"],
+        env={**own, "PATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=240, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].partition(":")[2].startswith(" 4 passages, 32 numbers each")
+    assert any(line.startswith("serving docs at http://127.0.0.1:") for line in lines)
+    assert any(line.startswith("32 numbers; ") for line in lines)
+    english, chinese = (
+        done.stdout.index("In the documents' own words"),
+        done.stdout.index("文档原文"),
+    )
+    assert "battery" in done.stdout[english:chinese]
+    assert "\nSources:\n[1] " in done.stdout[english:chinese]
+    assert "\n\n[1] " in done.stdout[chinese:]
+
+
+def test_its_commands_are_those_of_the_readme():
+    said = README.read_text("utf-8")
+    names = {'"$run"': "embedtune-demo", '"docs=$run"': "docs=embedtune-demo", '"$index"': "index"}
+    shown = 0
+    for line in SCRIPT.read_text("utf-8").splitlines():
+        if line.startswith(("embedtune index", "embedtune serve", "embedtune ask")):
+            for name, value in names.items():
+                line = line.replace(name, value)
+            command = line.replace(' --port "$port" &', "").replace('"$chinese"', "")
+            start, _, rest = command.partition("  ")
+            assert start in said
+            assert rest in said
+            shown += 1
+    assert shown == 3
+
+
+@pytest.mark.model
+def test_an_index_alone_serves_its_model_and_quotes(child, command, make_run, tmp_path):
+    import httpx2
+
+    place = tmp_path / "index"
+    assert command("index", make_run(tmp_path / "run"), "--out", place).code == 0
+    process = child("serve", "--index", place, "--no-llm", "--port", "0", "--json")
+    try:
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        url = json.loads(line)["url"]
+        asked = {"model": "embedtune", "input": "the driver", "input_type": "query"}
+        vector = httpx2.post(f"{url}/embeddings", json=asked, timeout=60).json()["data"][0]
+        assert len(vector["embedding"]) == 32
+        question = [{"role": "user", "content": "who is the driver"}]
+        body = {"model": "embedtune", "messages": question, "stream": True}
+        events = httpx2.post(f"{url}/chat/completions", json=body, timeout=60).text
+        assert '"status": "quoted"' in events
+        assert "the driver is the grower." in events
+        assert events.rstrip().endswith("[DONE]")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "expected a model; or --index"),
+        (["hashing", "--no-llm"], "--no-llm is for --index"),
+    ],
+)
+def test_serve_says_what_is_missing(command, arguments, said):
+    done = command("serve", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+
+
+def test_bash_can_read_the_script():
+    assert shutil.which("bash")
+    assert subprocess.run(["bash", "-n", SCRIPT], check=True).returncode == 0
+    assert os.access(SCRIPT, os.X_OK)
