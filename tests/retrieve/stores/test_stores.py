@@ -33,22 +33,29 @@ def free_port() -> int:
         return own.getsockname()[1]
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as own:
+        return own.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """A real PostgreSQL server; gives the part of an address after ``pgvector://``."""
     pgserver = pytest.importorskip("pgserver")
-    folder = tmp_path_factory.mktemp("pg")
-    try:
-        server = pgserver.get_server(folder, cleanup_mode="delete")
-    except subprocess.TimeoutExpired:  # it waits 10 s, which a busy machine may exceed
-        time.sleep(20)
-        server = pgserver.get_server(folder, cleanup_mode="delete")
-        server.ensure_postgres_running()
-    yield server.get_uri().removeprefix("postgresql://")
-    process = server.get_postmaster_info().process
-    server.cleanup()
-    if process.is_running():  # it forgets one that was slow to start
-        process.terminate()
+    from pgserver import postgres_server
+
+    pg_ctl = postgres_server.pg_ctl
+
+    def patient(arguments, *, timeout=None, **named):
+        # it gives up after 10 s, which a busy machine may take; what it then leaves is neither
+        # started nor stopped, and its next try stumbles over that
+        return pg_ctl(["-t", "180", *arguments], timeout=200, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_server, "pg_ctl", patient)
+        server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+        yield server.get_uri().removeprefix("postgresql://")
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")
@@ -61,11 +68,10 @@ def chroma(tmp_path_factory):
             [command, "run", "--path", log / "data", "--host", "127.0.0.1", "--port", str(port)],
             stdout=out, stderr=out,
         )  # fmt: skip
-    for _ in range(300):
-        with socket.socket() as own:
-            if own.connect_ex(("127.0.0.1", port)) == 0:
-                break
+    end = time.monotonic() + 180
+    while not answers(port):
         assert server.poll() is None, (log / "out").read_text()
+        assert time.monotonic() < end, (log / "out").read_text()
         time.sleep(0.1)
     yield port
     server.terminate()
