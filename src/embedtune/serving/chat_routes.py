@@ -295,13 +295,12 @@ def _documented() -> dict[int | str, dict[str, Any]]:
     }
     known = documented(400, 401, 404, 408, 413, 414, 422, 429, 431, 500, 503)
     whole = {"schema": {"type": "object", "required": ["id", "choices", "citations"]}}
-    events = {"schema": {"type": "string"}}
     return {
         **known,
         **{status: {**known[503], "description": said} for status, said in told.items()},
         200: {
             "description": "An answer with citations; with `stream` as server-sent events",
-            "content": {"application/json": whole, "text/event-stream": events},
+            "content": {"application/json": whole, "text/event-stream": {}},
         },
     }
 
