@@ -2,11 +2,13 @@
 
     python benchmarks/serving.py [MODEL] [--seconds 20] [--json]
 
-For each server in turn: the offline rate is measured (the embedder alone, the same texts, in this
-process, before the server starts), then requests arrive at 50, 100 and 200 % of it, at random
-moments that no answer delays (an open loop), for ``--seconds`` each. Shown are texts answered a
-second, the wait from arrival to answer (p50, p95, p99) and the share refused or failed. The naive
-server is FastAPI with ``SentenceTransformer.encode`` in its route, as tutorials have it.
+For each load the offline rate is measured (our embedder alone, texts of the same lengths, in this
+process, while the servers are idle). Then, at each server in turn, requests arrive at 50, 100 or
+200 % of it, at the same random moments, which no answer delays (an open loop), for ``--seconds``.
+Shown are texts answered a second until the last answer, the wait from arrival to answer (p50, p95,
+p99) and the share refused or failed. The naive server is FastAPI with
+``SentenceTransformer.encode`` in its route, as tutorials have it: the same weights, texts, arrivals
+and number of threads.
 
 Server and clients share this machine, so the clients cost some of the rate. A request holds
 ``--texts`` texts of 8 to 120 words.
@@ -20,11 +22,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from embedtune.embed import Embedder
+from embedtune.embed.opening import open_embedder
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 LOADS = (0.5, 1.0, 2.0)
@@ -40,6 +46,7 @@ class Level:
     """One load. Seconds of answered requests; shares of all requests."""
 
     load: float
+    offline: float  # texts a second, just before
     offered: float  # texts a second
     answered: float
     p50: float
@@ -54,11 +61,8 @@ def texts(count: int, seed: int) -> list[str]:
     return [" ".join(draw.choices(WORDS, k=draw.randint(8, 120))) for _ in range(count)]
 
 
-def offline_rate(model: str, seconds: float) -> float:
-    """Texts a second of the embedder alone, in portions as large as the server's."""
-    from embedtune.embed.opening import open_embedder
-
-    embedder = open_embedder(model)
+def offline_rate(embedder: Embedder, seconds: float) -> float:
+    """Texts a second of the embedder alone, in portions about as large as the server's."""
     given = texts(2000, 1)
     embedder.embed(given[:64], "document")
     done, begin = 0, time.perf_counter()
@@ -83,6 +87,8 @@ async def at_load(
         body = json.dumps({"model": "model", "input": draw.sample(given, size)}).encode()
         try:
             async with asyncio.timeout(PATIENCE):
+                while idle and idle[-1][0].at_eof():  # closed by the server meanwhile
+                    idle.pop()[1].close()
                 reader, writer = idle.pop() if idle else await asyncio.open_connection(host, port)
                 writer.write(
                     b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
@@ -93,7 +99,10 @@ async def at_load(
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             outcomes["failed"] += 1
             return
-        idle.append((reader, writer))
+        if b"connection: close" in head:
+            writer.close()
+        else:
+            idle.append((reader, writer))
         status = head.split()[1].decode()
         if status == "200":
             outcomes["answered"] += 1
@@ -112,28 +121,23 @@ async def at_load(
         writer.close()
     p50, p95, p99 = np.percentile(waits or [float("nan")], (50, 95, 99))
     return Level(
-        load, len(tasks) * size / seconds, outcomes["answered"] * size / took,
+        load, rate, len(tasks) * size / seconds, outcomes["answered"] * size / took,
         float(p50), float(p95), float(p99),
         outcomes["refused"] / len(tasks), outcomes["failed"] / len(tasks),
     )  # fmt: skip
 
 
-def measured(command: Sequence[str], model: str, seconds: float, size: int) -> dict[str, Any]:
-    """Offline rate, then each load against the server that ``command`` starts."""
-    rate = offline_rate(model, max(5.0, seconds / 2))
+@contextmanager
+def started(command: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Host and port of the server that ``command`` starts."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
-        address = json.loads(process.stdout.readline())["url"].split("/")[2]
-        host, _, port = address.partition(":")
-        levels = [
-            asyncio.run(at_load(host, int(port), rate, load, seconds=seconds, size=size))
-            for load in LOADS
-        ]
+        host, _, port = json.loads(process.stdout.readline())["url"].split("/")[2].partition(":")
+        yield host, int(port)
     finally:
         process.terminate()
         process.wait(40)
-    return {"offline_texts_per_second": rate, "levels": [asdict(level) for level in levels]}
 
 
 def serve_naively(model: str) -> None:
@@ -181,23 +185,37 @@ def main() -> None:
     ours = [sys.executable, "-m", "embedtune", "serve", f"model={options.model}", "--port", "0",
             "--json", "--truncate"]  # fmt: skip
     naive = [sys.executable, __file__, options.model, "--naive"]
-    result = {
-        name: measured(command, options.model, options.seconds, options.texts)
-        for name, command in (("embedtune", ours), ("naive", naive))
-    }
+    embedder = open_embedder(options.model)
+    result: dict[str, list[Level]] = {"embedtune": [], "naive": []}
+    with started(ours) as first, started(naive) as second:
+        for load in LOADS:
+            rate = offline_rate(embedder, max(2.0, options.seconds / 4))
+            for levels, (host, port) in zip(result.values(), (first, second), strict=True):
+                work = at_load(host, port, rate, load, seconds=options.seconds, size=options.texts)
+                levels.append(asyncio.run(work))
     if options.json:
-        print(json.dumps({"model": options.model, "texts": options.texts, **result}))
-        return
-    for name, found in result.items():
-        rate = found["offline_texts_per_second"]
-        print(f"{name}: offline {rate:,.0f} texts/s")
-        print("  load   offered  answered  of offline     p50      p95      p99  refused  failed")
-        for own in found["levels"]:
+        rows = {name: [asdict(level) for level in levels] for name, levels in result.items()}
+        print(json.dumps({"model": options.model, "texts": options.texts, **rows}))
+    else:
+        show(result)
+
+
+def show(result: dict[str, list[Level]]) -> None:
+    for name, levels in result.items():
+        print(f"{name}\n  load  offline  offered answered  of offline     p50     p95     p99"
+              "  refused  failed")  # fmt: skip
+        for own in levels:
             print(
-                f"  {own['load']:4.0%}  {own['offered']:7.0f}/s {own['answered']:7.0f}/s "
-                f"{own['answered'] / rate:9.0%}  {own['p50']:8.3f} {own['p95']:8.3f} "
-                f"{own['p99']:8.3f}  {own['refused']:6.1%}  {own['failed']:6.1%}"
+                f"  {own.load:4.0%} {own.offline:6.0f}/s {own.offered:6.0f}/s {own.answered:6.0f}/s"
+                f" {own.answered / own.offline:11.0%} {own.p50:7.3f} {own.p95:7.3f} {own.p99:7.3f}"
+                f" {own.refused:8.1%} {own.failed:7.1%}"
             )
+    print("embedtune / naive\n  load  answered     p50     p95")
+    for own, other in zip(result["embedtune"], result["naive"], strict=True):
+        print(
+            f"  {own.load:4.0%} {own.answered / (other.answered or float('nan')):8.2f}x"
+            f" {own.p50 / other.p50:6.2f}x {own.p95 / other.p95:6.2f}x"
+        )
 
 
 if __name__ == "__main__":

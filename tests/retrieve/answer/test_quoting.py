@@ -9,7 +9,7 @@ from embedtune.records import Chunk
 from embedtune.retrieve.answer import Passage
 from embedtune.retrieve.answer.answering import Answerer, AnswerSettings, Question
 from embedtune.retrieve.answer.prompts import CHINESE, ENGLISH
-from embedtune.retrieve.answer.quoting import best_quotes
+from embedtune.retrieve.answer.quoting import best_quotes, quoted
 
 QUESTION = "What does a robot cost?"
 
@@ -73,18 +73,26 @@ def test_the_gate_is_that_of_every_answer(index):
 def test_model_words_and_place_of_the_passage_each_count():
     first = passage("Zinc is grey. Iron rusts.", 1, score=2.0)
     second = passage("Gold is heavy. Salt dissolves.", 2, score=1.0)
-    # nothing else tells them apart: the better passage comes first
+    # nothing else tells them apart: the better passage comes first, wherever it stands
     assert texts_of("why?", first, second)[:2] == ["Zinc is grey.", "Iron rusts."]
+    assert texts_of("why?", second, first)[:2] == ["Zinc is grey.", "Iron rusts."]
     assert texts_of("gold heavy", first, second)[0] == "Gold is heavy."
     preferring = Even("Salt dissolves.")
-    assert texts_of("why?", first, second, index=preferring)[0] == "Salt dissolves."
+    quotes = best_quotes("why?", [first, second], preferring)
+    assert quotes[0].text == "Salt dissolves."
+    text, citations = quoted("why?", quotes)
+    assert text.split("\n")[2:4] == ["Salt dissolves. [2]", "Zinc is grey. [1]"]
+    assert [(own.number, own.quote) for own in citations] == [
+        (1, "Zinc is grey."), (2, "Salt dissolves."),
+    ]  # fmt: skip
 
 
 def test_headings_questions_and_scraps_are_no_answers():
-    text = (
-        "Charging\n# Robot cost\nWhat does a robot cost? 12\n| --- | --- |\nThe price is 640 euros."
-    )
-    assert texts_of(QUESTION, passage(text, section=("Charging",))) == ["The price is 640 euros."]
+    scraps = "Daily charging\n# Robot cost\nWhat does a robot cost? 12\n| --- | --- |\n"
+    text = f"{scraps}The price is 640 euros."
+    assert texts_of(QUESTION, passage(text, section=("Daily charging",))) == [
+        "The price is 640 euros."
+    ]
     chinese = passage("机器人多少钱？每季六百四十欧元。")
     assert texts_of("机器人多少钱？", chinese) == ["每季六百四十欧元。"]
     assert texts_of(QUESTION, passage("What does a robot cost?")) == []
