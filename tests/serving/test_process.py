@@ -364,3 +364,44 @@ def test_an_index_answers_questions_at_the_chat_route(child, tmp_path):
             stopped(process)
         finally:
             process.kill()
+
+
+# ---- in front of a service that cannot be tuned
+
+
+def test_an_adapter_is_a_proxy_in_front_of_its_api(child, tmp_path, monkeypatch):
+    """Queries are moved, documents come as the API gives them, and the API's key stays here."""
+    import openai
+
+    from embedtune.embed.adapted import Adapter, label_of, write_adapter
+    from stub_server import DIMENSION, StubServer, embedding
+
+    with StubServer() as api:
+        monkeypatch.setenv("OPENAI_BASE_URL", api.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-service")
+        draw = np.random.default_rng(1)
+        down, up = (draw.normal(size=shape).astype(np.float32)
+                    for shape in ((DIMENSION, 4), (4, DIMENSION)))  # fmt: skip
+        base = open_embedder("openai:text-embedding-3-small")
+        facts = {"base": "openai:text-embedding-3-small", "base_label": label_of(base),
+                 "kind": "contrastive", "strength": 1.0, "metric": "ndcg@10", "dev_base": 0.5,
+                 "dev": 0.6}  # fmt: skip
+        folder = tmp_path / "adapter"
+        folder.mkdir()
+        write_adapter(folder, Adapter(down, up, "cosine"), facts)
+        text = "How long does it take to charge? 充电要多久？"
+        plain = np.array(embedding(text))
+        moved = plain + plain @ down @ up
+        moved /= np.linalg.norm(moved)
+        process = child("serve", f"docs={folder}", "--port", "0", "--json", env={
+            "OPENAI_BASE_URL": api.url, "OPENAI_API_KEY": "sk-of-the-service"})  # fmt: skip
+        try:
+            url = started(process)["url"]
+            with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+                for model, expected in (("docs", plain), ("docs:query", moved)):
+                    answer = client.embeddings.create(model=model, input=text)
+                    assert near(answer.data[0].embedding, expected), model
+                assert np.abs(plain - moved).max() > 0.1
+            stopped(process, signal.SIGTERM)
+        finally:
+            process.kill()
