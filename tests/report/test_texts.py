@@ -151,12 +151,12 @@ def test_every_finding_of_an_audit_is_said_in_chinese():
 def test_a_finding_is_told_in_the_language_of_the_report():
     finding = {"code": "cut-texts", "severity": "warns", "message": "7 of 9 texts are longer",
                "advice": "make chunks shorter", "count": 7, "total": 9, "share": 7 / 9,
-               "examples": [], "numbers": {"tokens_cut": 0.125}}  # fmt: skip
+               "examples": [], "numbers": {"tokens_cut": 0.125}, "language": "zh"}  # fmt: skip
     audit = {"findings": [finding], "leaks": {"pairs": 0, "by_kind": []}, "lengths": [],
              "balance": [], "model": ""}  # fmt: skip
     (english,) = audit_section(audit, ENGLISH)["findings"]
     (chinese,) = audit_section(audit, CHINESE)["findings"]
     assert english["message"] == "7 of 9 texts are longer"
-    assert chinese["message"].startswith("9 条文本中有 7 条")
+    assert chinese["message"].startswith("9 条中文文本中有 7 条")
     assert "12.5%" in chinese["message"]
     assert chinese["advice"] != english["advice"]

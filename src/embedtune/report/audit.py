@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from embedtune.language import LANGUAGES
 from embedtune.report import charts
 from embedtune.report.render import cut, percent
 from embedtune.report.texts import Texts, teller
@@ -44,7 +45,8 @@ def _finding(finding: Mapping[str, Any], texts: Texts) -> dict[str, Any]:
     message, advice = finding["message"], finding["advice"]
     own = f"finding.{finding['code']}"
     if own in texts:  # English is said where it is found
-        numbers = {"percent": percent(finding["share"]), **finding["numbers"]}
+        numbers = {"percent": percent(finding["share"]), **finding["numbers"],
+                   "language": language_words(finding["language"], texts)}  # fmt: skip
         message = texts[own].format(count=finding["count"], total=finding["total"], **numbers)
         advice = texts[f"{own}.do"] if advice else ""
     return {
@@ -122,7 +124,10 @@ def _lengths(one: Mapping[str, Any], model: str, texts: Texts) -> dict[str, Any]
 
 def _balance(one: Mapping[str, Any], texts: Texts) -> dict[str, Any] | None:
     """Bars of how many there are of each kind; nothing where there is one kind only."""
-    rows = [(name, count) for name, count in one["rows"][:BARS]]
+    of_languages = one["of"].endswith("by language")
+    known = {name: code for code, name in LANGUAGES.items()} if of_languages else {}
+    rows = [(language_words(known.get(name, name), texts), count)
+            for name, count in one["rows"][:BARS]]  # fmt: skip
     kinds = len(one["rows"]) + one["others"][0]
     if kinds < FEWEST:
         return None

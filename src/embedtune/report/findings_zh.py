@@ -111,12 +111,12 @@ _BY_CODE: Mapping[str, tuple[str, str]] = {
         "读几个：能回答问题的，标为相关；挖掘负例时留出余量",
     ),
     "cut-texts": (
-        "{total} 条文本中有 {count} 条（{percent}）超出模型的长度上限，{tokens_cut:.1%} "
+        "{total} 条{language}文本中有 {count} 条（{percent}）超出模型的长度上限，{tokens_cut:.1%} "
         "的 token 读不到",
         "把段落切短，或换一个读得更长的模型",
     ),
     "unknown-tokens": (
-        "{count} 条文本中 {share:.0%} 的 token 是模型不认识的",
+        "{count} 条{language}文本中 {share:.0%} 的 token 是模型不认识的",
         "换一个懂这种语言的基础模型",
     ),
     "other-language": (
