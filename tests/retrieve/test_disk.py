@@ -286,7 +286,6 @@ def test_a_kill_leaves_the_old_index_or_the_new(folder):
 
 
 def test_faiss_finds_what_it_says_and_is_left_out_after_a_change(folder):
-    pytest.importorskip("faiss")
     centres = vectors(50, 16, seed=1)
     made = (centres[np.arange(6000) % 50] + 0.5 * vectors(6000, 16, seed=2)).astype(np.float32)
     own = DiskStore(folder)
@@ -310,7 +309,6 @@ def test_faiss_finds_what_it_says_and_is_left_out_after_a_change(folder):
 
 
 def test_few_passages_need_no_faiss(store):
-    pytest.importorskip("faiss")
     with pytest.raises(ConfigError, match="40 passages"):
         store.build_approximate()
 

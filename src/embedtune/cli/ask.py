@@ -5,13 +5,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedtune.cli.console import Console, emit, table
-from embedtune.cli.options import Config, Json, Overrides, Quiet, load_settings
+from embedtune.cli.options import (
+    Config,
+    How,
+    IndexModel,
+    IndexPlace,
+    Json,
+    Overrides,
+    Quiet,
+    Rerank,
+    check_how,
+    load_settings,
+)
 from embedtune.errors import ConfigError
 
 if TYPE_CHECKING:
     from embedtune.retrieve.answer import Answer
 
-HOW = ("auto", "dense", "bm25", "hybrid")
 MARKS = {
     "uncited": "This answer names no passage; it may not come from the documents.",
     "nothing-found": "No passage was found.",
@@ -22,14 +32,10 @@ MARKS = {
 
 def ask(
     question: Annotated[str, typer.Argument(help="In any language the model reads.")],
-    place: Annotated[
-        str, typer.Option("--index", help="Folder or address that `embedtune index` filled.")
-    ],
+    place: IndexPlace,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="Passages shown to the LLM.")] = 6,
-    how: Annotated[str, typer.Option("--how", help="auto, dense, bm25 or hybrid.")] = "auto",
-    rerank: Annotated[
-        str | None, typer.Option("--rerank", help="Cross-encoder that reads the best again.")
-    ] = None,
+    how: How = "auto",
+    rerank: Rerank = None,
     min_score: Annotated[
         str,
         typer.Option("--min-score", help="Least vector score to answer at all; auto: the index's."),
@@ -44,9 +50,7 @@ def ask(
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the answer while it is written.")
     ] = True,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Where the model of the index is now.")
-    ] = None,
+    model: IndexModel = None,
     config: Config = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     json: Json = False,
@@ -63,8 +67,7 @@ def ask(
 
     if not question.strip():
         raise ConfigError("the question is empty; ask something")
-    if how not in HOW:
-        raise ConfigError(f"--how {how}: expected one of {', '.join(HOW)}")
+    check_how(how)
     least = _threshold(min_score)
     settings, console = load_settings(config, overrides), Console(quiet=quiet)
     with asking.open_answerer(

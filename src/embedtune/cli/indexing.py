@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedtune.cli.console import Console, emit, table
-from embedtune.cli.options import Config, Json, Overrides, Quiet, load_settings
+from embedtune.cli.options import (
+    Config,
+    How,
+    IndexModel,
+    IndexPlace,
+    Json,
+    Overrides,
+    Quiet,
+    Rerank,
+    check_how,
+    load_settings,
+)
 from embedtune.errors import ConfigError
 
 if TYPE_CHECKING:
     from embedtune.records import Chunk
-
-HOW = ("auto", "dense", "bm25", "hybrid")
 
 
 def index(
@@ -73,20 +82,14 @@ def index(
 
 def search(
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    place: Annotated[
-        str, typer.Option("--index", help="Folder or address that `embedtune index` filled.")
-    ] = "",
+    place: IndexPlace = "",
     queries: Annotated[
         Path | None, typer.Option("--queries", help="File with a query a line, or JSONL with text.")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many passages.")] = 5,
-    how: Annotated[str, typer.Option("--how", help="auto, dense, bm25 or hybrid.")] = "auto",
-    rerank: Annotated[
-        str | None, typer.Option("--rerank", help="Cross-encoder that reads the best again.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Where the model of the index is now.")
-    ] = None,
+    how: How = "auto",
+    rerank: Rerank = None,
+    model: IndexModel = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Without an index: BEIR folder, or chunks.")
     ] = None,
@@ -118,8 +121,7 @@ def search(
         result = {"query": query, "system": system, "hits": _rows(hits)}
         emit(result, as_json=json, text=lambda: _shown(hits))
         return 0
-    if how not in HOW:
-        raise ConfigError(f"--how {how}: expected one of {', '.join(HOW)}")
+    check_how(how)
     from embedtune.pipeline.indexing import queries_in, search_index
 
     rejects: list[Reject] = []

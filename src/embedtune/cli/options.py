@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedtune.errors import ConfigError
+from embedtune.files import visible
+
 if TYPE_CHECKING:
     from embedtune.config import RunSettings
 
@@ -38,6 +41,25 @@ Minutes = Annotated[
     float | None,
     typer.Option("--minutes", min=0, help="Time for finding a recipe and training with it."),
 ]
+
+
+IndexPlace = Annotated[
+    str, typer.Option("--index", help="Folder or address that `embedtune index` filled.")
+]
+IndexModel = Annotated[
+    str | None, typer.Option("--model", help="Where the model of the index is now.")
+]
+How = Annotated[str, typer.Option("--how", help="auto, dense, bm25 or hybrid.")]
+Rerank = Annotated[
+    str | None, typer.Option("--rerank", help="Cross-encoder that reads the best again.")
+]
+HOW = ("auto", "dense", "bm25", "hybrid")
+
+
+def check_how(how: str) -> None:
+    """Raises ConfigError for a ``--how`` that is none."""
+    if how not in HOW:
+        raise ConfigError(f"--how {visible(how)}: expected one of {', '.join(HOW)}")
 
 
 def within(minutes: float | None) -> list[str]:

@@ -41,7 +41,7 @@ def answers(port: int) -> bool:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """A real PostgreSQL server; gives the part of an address after ``pgvector://``."""
-    pgserver = pytest.importorskip("pgserver")
+    import pgserver
     from pgserver import postgres_server
 
     pg_ctl = postgres_server.pg_ctl
