@@ -15,24 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedtune.embed import Matrix
-from embedtune.errors import ConfigError, ServiceError
+from embedtune.errors import ServiceError
 from embedtune.files import visible
 from embedtune.records import Chunk
 from embedtune.retrieve import Hit
 from embedtune.retrieve.stores import IndexInfo, digest_of
 from embedtune.retrieve.stores.address import read_address
+from embedtune.retrieve.stores.database import DatabaseStore, client_of
 from embedtune.retrieve.stores.rows import (
     SPARE,
     check_queries,
     check_rows,
     chunk_text,
-    every_chunk,
     info_text,
     portions,
     ranked,
     read_chunk,
     read_info,
-    stacked,
 )
 
 if TYPE_CHECKING:
@@ -44,25 +43,19 @@ SEARCHED = 400
 PAGE = 1000  # digests in one request
 
 
-class ChromaStore:
+class ChromaStore(DatabaseStore):
     """``chroma:FOLDER?collection=NAME``, ``chroma://host:8000?collection=NAME``.
 
     A token is in the address as a password, or in ``CHROMA_TOKEN``.
     """
 
     def __init__(self, address: str) -> None:
-        try:
-            import chromadb
-            from chromadb.config import Settings
-        except ImportError as error:
-            raise ConfigError(
-                "indexes in Chroma need a client: pip install 'embedtune[chroma]'"
-            ) from error
+        chromadb = client_of("chromadb", "Chroma", "chroma")
         place = read_address(
             address, option="collection", port=8000, secret_variable="CHROMA_TOKEN"
         )
         self.name, self._collection = place.label, place.name
-        quiet = Settings(anonymized_telemetry=False)
+        quiet = chromadb.config.Settings(anonymized_telemetry=False)
         with self._errors():
             if place.folder:
                 folder = os.path.expanduser(place.folder)
@@ -73,7 +66,6 @@ class ChromaStore:
                     host=place.host, port=place.port, ssl=place.tls, headers=headers,
                     settings=quiet,
                 )  # fmt: skip
-        self._known: IndexInfo | None = None
         self._open: Collection | None = None
         self.info()
 
@@ -151,33 +143,26 @@ class ChromaStore:
                     hits.append(ranked(zip(ids, scores, strict=True), k))
         return hits or [[] for _ in queries]
 
-    def chunks(self, ids: Sequence[str]) -> list[Chunk]:
-        found = {
+    def _chunks_of(self, ids: Sequence[str]) -> Mapping[str, Chunk]:
+        return {
             id: replace(read_chunk(str(own["chunk"])), text=text)
             for part in self._get(ids, ["metadatas", "documents"])
             for id, own, text in zip(
                 part["ids"], part["metadatas"] or (), part["documents"] or (), strict=True
             )
         }
-        return [found[id] for id in ids]
 
-    def vectors(self, ids: Sequence[str]) -> Matrix:
-        found = {
+    def _vectors_of(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        return {
             id: vector
             for part in self._get(ids, ["embeddings"])
             for id, vector in zip(part["ids"], part["embeddings"], strict=True)
         }
-        return stacked(ids, found, self._known.dimension if self._known else 0)
 
-    def all_chunks(self) -> Iterator[Chunk]:
-        return every_chunk(self)
-
-    def drop(self) -> None:
-        """The collection goes, with all that is in it."""
-        if self.info():  # refuses a collection that is not ours
-            with self._errors():
-                self._client.delete_collection(self._collection)
-            self._known = self._open = None
+    def _delete(self) -> None:
+        with self._errors():
+            self._client.delete_collection(self._collection)
+        self._open = None
 
     def close(self) -> None:
         self._client.close()

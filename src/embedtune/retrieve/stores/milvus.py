@@ -17,24 +17,23 @@ from typing import Any
 import numpy as np
 
 from embedtune.embed import Matrix
-from embedtune.errors import ConfigError, ServiceError
+from embedtune.errors import ServiceError
 from embedtune.files import visible
 from embedtune.records import Chunk
 from embedtune.retrieve import Hit
 from embedtune.retrieve.stores import IndexInfo, digest_of
 from embedtune.retrieve.stores.address import read_address
+from embedtune.retrieve.stores.database import DatabaseStore, client_of
 from embedtune.retrieve.stores.rows import (
     SPARE,
     check_queries,
     check_rows,
     chunk_text,
-    every_chunk,
     info_text,
     portions,
     ranked,
     read_chunk,
     read_info,
-    stacked,
 )
 
 PROPERTY = "embedtune"
@@ -46,7 +45,7 @@ MOST_HITS = 16_384  # that Milvus gives
 TIMEOUT = 10.0  # seconds
 
 
-class MilvusStore:
+class MilvusStore(DatabaseStore):
     """``milvus:FILE.db?collection=NAME`` (Lite), ``milvus://host:19530/database?collection=NAME``.
 
     The password, or token, is in the address or in ``MILVUS_TOKEN``.
@@ -54,12 +53,7 @@ class MilvusStore:
 
     def __init__(self, address: str) -> None:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # Lite complains of its own client
-        try:
-            import pymilvus
-        except ImportError as error:
-            raise ConfigError(
-                "indexes in Milvus need a client: pip install 'embedtune[milvus]'"
-            ) from error
+        pymilvus = client_of("pymilvus", "Milvus", "milvus")
         place = read_address(
             address, option="collection", port=19530, secret_variable="MILVUS_TOKEN"
         )
@@ -76,7 +70,6 @@ class MilvusStore:
                     f"{scheme}://{place.host}:{place.port}", token=token, db_name=place.path,
                     timeout=TIMEOUT,
                 )  # fmt: skip
-        self._known: IndexInfo | None = None
         self.info()
 
     def info(self) -> IndexInfo | None:
@@ -159,23 +152,16 @@ class MilvusStore:
                     found.append(ranked(scored, k))
         return found
 
-    def chunks(self, ids: Sequence[str]) -> list[Chunk]:
-        found = {row["id"]: "".join(row["chunk"]) for row in self._rows(ids, "chunk")}
-        return [read_chunk(found[id]) for id in ids]
+    def _chunks_of(self, ids: Sequence[str]) -> Mapping[str, Chunk]:
+        rows = self._rows(ids, "chunk")
+        return {row["id"]: read_chunk("".join(row["chunk"])) for row in rows}
 
-    def vectors(self, ids: Sequence[str]) -> Matrix:
-        found = {row["id"]: row["vector"] for row in self._rows(ids, "vector")}
-        return stacked(ids, found, self._known.dimension if self._known else 0)
+    def _vectors_of(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        return {row["id"]: row["vector"] for row in self._rows(ids, "vector")}
 
-    def all_chunks(self) -> Iterator[Chunk]:
-        return every_chunk(self)
-
-    def drop(self) -> None:
-        """The collection goes, with all that is in it."""
-        if self.info():  # refuses a collection that is not ours
-            with self._errors():
-                self._client.drop_collection(self._collection)
-            self._known = None
+    def _delete(self) -> None:
+        with self._errors():
+            self._client.drop_collection(self._collection)
 
     def set_alias(self, alias: str) -> None:
         """From now on ``alias`` stands for this collection, in one step."""

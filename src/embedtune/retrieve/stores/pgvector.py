@@ -19,17 +19,16 @@ from embedtune.records import Chunk
 from embedtune.retrieve import Hit
 from embedtune.retrieve.stores import IndexInfo, digest_of
 from embedtune.retrieve.stores.address import DEFAULT_NAME, check_name, without_password
+from embedtune.retrieve.stores.database import DatabaseStore, client_of
 from embedtune.retrieve.stores.rows import (
     SPARE,
     check_queries,
     check_rows,
     chunk_text,
-    every_chunk,
     info_text,
     ranked,
     read_chunk,
     read_info,
-    stacked,
 )
 
 if TYPE_CHECKING:
@@ -41,19 +40,14 @@ TIMEOUT = 10  # seconds for a connection
 OPERATORS = {"cosine": "<=>", "dot": "<#>", "euclidean": "<->"}
 
 
-class PgvectorStore:
+class PgvectorStore(DatabaseStore):
     """``pgvector://user@host:port/database?table=NAME``; further options are those of libpq.
 
     The password is in the address, in ``PGPASSWORD`` or in ``~/.pgpass``.
     """
 
     def __init__(self, address: str) -> None:
-        try:
-            import psycopg
-        except ImportError as error:
-            raise ConfigError(
-                "indexes in PostgreSQL need a client: pip install 'embedtune[pgvector]'"
-            ) from error
+        client_of("psycopg", "PostgreSQL", "pgvector")
         try:
             parts = urlsplit(address)
             place = f"pgvector://{(parts.netloc or '').rpartition('@')[2]}{parts.path}"
@@ -69,7 +63,6 @@ class PgvectorStore:
         query = "&".join(f"{quote(key)}={quote(value)}" for key, value in options.items())
         self._target = urlunsplit(("postgresql", parts.netloc, parts.path, query, ""))
         self._connection: psycopg.Connection[Any] | None = None
-        self._known: IndexInfo | None = None
         self.info()
 
     def info(self) -> IndexInfo | None:
@@ -138,26 +131,16 @@ class PgvectorStore:
             for query in queries
         ]  # fmt: skip
 
-    def chunks(self, ids: Sequence[str]) -> list[Chunk]:
-        found = dict(self._some("chunk::text", ids))
-        return [read_chunk(found[id]) for id in ids]
+    def _chunks_of(self, ids: Sequence[str]) -> Mapping[str, Chunk]:
+        return {id: read_chunk(text) for id, text in self._some("chunk::text", ids)}
 
-    def vectors(self, ids: Sequence[str]) -> Matrix:
-        found = {
-            id: np.array(text[1:-1].split(","), np.float32) for id, text in
-            self._some("vector::text", ids)
-        }  # fmt: skip
-        return stacked(ids, found, self._known.dimension if self._known else 0)
+    def _vectors_of(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        rows = self._some("vector::text", ids)
+        return {id: np.array(text[1:-1].split(","), np.float32) for id, text in rows}
 
-    def all_chunks(self) -> Iterator[Chunk]:
-        return every_chunk(self)
-
-    def drop(self) -> None:
-        """The table goes, with all that is in it."""
-        if self.info():
-            with self._errors():
-                self._open().execute(self._sql("DROP TABLE {table}"))
-            self._known = None
+    def _delete(self) -> None:
+        with self._errors():
+            self._open().execute(self._sql("DROP TABLE {table}"))
 
     def close(self) -> None:
         if self._connection:

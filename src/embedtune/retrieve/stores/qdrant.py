@@ -13,22 +13,21 @@ from typing import Any
 import numpy as np
 
 from embedtune.embed import Matrix
-from embedtune.errors import ConfigError, ServiceError
+from embedtune.errors import ServiceError
 from embedtune.files import visible
 from embedtune.records import Chunk, as_row, chunk_from_row
 from embedtune.retrieve import Hit
 from embedtune.retrieve.stores import IndexInfo, digest_of
 from embedtune.retrieve.stores.address import read_address
+from embedtune.retrieve.stores.database import DatabaseStore, client_of
 from embedtune.retrieve.stores.rows import (
     SPARE,
     check_queries,
     check_rows,
-    every_chunk,
     info_text,
     portions,
     ranked,
     read_info,
-    stacked,
 )
 
 PROPERTY = "embedtune"
@@ -37,19 +36,14 @@ KEYS = uuid.UUID("6f0ad9a2-5b0e-4a53-9d3e-b7a3a4a9d1c7")  # of our own, for keys
 TIMEOUT = 30  # seconds
 
 
-class QdrantStore:
+class QdrantStore(DatabaseStore):
     """``qdrant:FOLDER?collection=NAME``, ``qdrant://host:6333?collection=NAME``.
 
     The key of a service is in the address as a password, or in ``QDRANT_API_KEY``.
     """
 
     def __init__(self, address: str) -> None:
-        try:
-            import qdrant_client
-        except ImportError as error:
-            raise ConfigError(
-                "indexes in Qdrant need a client: pip install 'embedtune[qdrant]'"
-            ) from error
+        qdrant_client = client_of("qdrant_client", "Qdrant", "qdrant")
         place = read_address(
             address, option="collection", port=6333, secret_variable="QDRANT_API_KEY"
         )
@@ -65,7 +59,6 @@ class QdrantStore:
                     host=place.host, port=place.port, https=place.tls,
                     api_key=place.secret or None, timeout=TIMEOUT, check_compatibility=False,
                 )  # fmt: skip
-        self._known: IndexInfo | None = None
         self.info()
 
     def info(self) -> IndexInfo | None:
@@ -148,23 +141,16 @@ class QdrantStore:
             ]
         return hits
 
-    def chunks(self, ids: Sequence[str]) -> list[Chunk]:
-        found = {point.payload["id"]: point.payload["chunk"] for point in self._points(ids)}
-        return [chunk_from_row(found[id]) for id in ids]
+    def _chunks_of(self, ids: Sequence[str]) -> Mapping[str, Chunk]:
+        payloads = (point.payload for point in self._points(ids))
+        return {payload["id"]: chunk_from_row(payload["chunk"]) for payload in payloads}
 
-    def vectors(self, ids: Sequence[str]) -> Matrix:
-        found = {point.payload["id"]: point.vector for point in self._points(ids, vectors=True)}
-        return stacked(ids, found, self._known.dimension if self._known else 0)
+    def _vectors_of(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        return {point.payload["id"]: point.vector for point in self._points(ids, vectors=True)}
 
-    def all_chunks(self) -> Iterator[Chunk]:
-        return every_chunk(self)
-
-    def drop(self) -> None:
-        """The collection goes, with all that is in it."""
-        if self.info():  # refuses a collection that is not ours
-            with self._errors():
-                self._client.delete_collection(self._collection)
-            self._known = None
+    def _delete(self) -> None:
+        with self._errors():
+            self._client.delete_collection(self._collection)
 
     def set_alias(self, alias: str) -> None:
         """From now on ``alias`` stands for this collection, in one step."""

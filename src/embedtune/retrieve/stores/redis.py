@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -18,37 +19,31 @@ from embedtune.records import Chunk
 from embedtune.retrieve import Hit
 from embedtune.retrieve.stores import IndexInfo, digest_of
 from embedtune.retrieve.stores.address import read_address
+from embedtune.retrieve.stores.database import DatabaseStore, client_of
 from embedtune.retrieve.stores.rows import (
     SPARE,
     check_queries,
     check_rows,
     chunk_text,
-    every_chunk,
     info_text,
     portions,
     ranked,
     read_chunk,
     read_info,
-    stacked,
 )
 
 METRICS = {"cosine": "COSINE", "dot": "IP", "euclidean": "L2"}
 TIMEOUT = 30.0  # seconds
 
 
-class RedisStore:
+class RedisStore(DatabaseStore):
     """``redis://host:6379/DATABASE?index=NAME``.
 
     The password is in the address or in ``REDIS_PASSWORD``.
     """
 
     def __init__(self, address: str) -> None:
-        try:
-            import redis
-        except ImportError as error:
-            raise ConfigError(
-                "indexes in Redis need a client: pip install 'embedtune[redis]'"
-            ) from error
+        redis = client_of("redis", "Redis", "redis")
         place = read_address(address, option="index", port=6379, secret_variable="REDIS_PASSWORD")
         if not place.host or not (place.path.isdecimal() or not place.path):
             raise ConfigError(f"index {place.label}: expected redis://host:6379/0?index=NAME")
@@ -59,7 +54,6 @@ class RedisStore:
             username=place.user or None, password=place.secret or None,
             socket_connect_timeout=TIMEOUT, socket_timeout=TIMEOUT,
         )  # fmt: skip
-        self._known: IndexInfo | None = None
         self.info()
 
     def info(self) -> IndexInfo | None:
@@ -131,28 +125,20 @@ class RedisStore:
             hits.append(ranked(scored, k))
         return hits
 
-    def chunks(self, ids: Sequence[str]) -> list[Chunk]:
-        found = self._field(ids, "chunk")
-        return [read_chunk(found[id].decode()) for id in ids]
+    def _chunks_of(self, ids: Sequence[str]) -> Mapping[str, Chunk]:
+        return {id: read_chunk(data.decode()) for id, data in self._field(ids, "chunk").items()}
 
-    def vectors(self, ids: Sequence[str]) -> Matrix:
-        found = {id: np.frombuffer(data, "<f4") for id, data in self._field(ids, "vector").items()}
-        return stacked(ids, found, self._known.dimension if self._known else 0)
+    def _vectors_of(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        return {id: np.frombuffer(data, "<f4") for id, data in self._field(ids, "vector").items()}
 
-    def all_chunks(self) -> Iterator[Chunk]:
-        return every_chunk(self)
-
-    def drop(self) -> None:
-        """The index goes, with all that is in it."""
-        if self.info():  # refuses an index that is not ours
-            keys = self._keys()
-            with self._errors():
-                if self._index.encode() in self._client.execute_command("FT._LIST"):
-                    self._client.execute_command("FT.DROPINDEX", self._index)
-                for part in portions(keys):
-                    self._client.delete(*part)
-                self._client.delete(self._about)
-            self._known = None
+    def _delete(self) -> None:
+        keys = self._keys()
+        with self._errors():
+            if self._index.encode() in self._client.execute_command("FT._LIST"):
+                self._client.execute_command("FT.DROPINDEX", self._index)
+            for part in portions(keys):
+                self._client.delete(*part)
+            self._client.delete(self._about)
 
     def set_alias(self, alias: str) -> None:
         """From now on ``alias`` stands for this index, in one step."""
