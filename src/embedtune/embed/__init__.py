@@ -36,6 +36,12 @@ EMBEDDERS = {
     "cohere": "embedtune.embed.cohere:CohereEmbedder",
     "hashing": "embedtune.embed.hashing:HashingEmbedder",
 }
+SERVICES = ("openai", "cohere")  # of these, those that cost money
+
+
+def is_service(name: str) -> bool:
+    """Whether a name is that of a service, as ``openai:MODEL``."""
+    return name.partition(":")[0] in SERVICES
 
 
 def load_embedder(kind: str, **settings: Any) -> Embedder:  # settings differ by kind

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, ValidationError
 
-from embedtune.embed import Embedder, Matrix, Similarity
+from embedtune.embed import Embedder, Matrix, Similarity, is_service
 from embedtune.embed.checks import hash_of, read_json_object, safetensors_header
 from embedtune.embed.remote import Purse
 from embedtune.errors import ConfigError, IntegrityError
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 FILE = "embedtune_adapter.json"
 WEIGHTS = "adapter.safetensors"
-SERVICES = ("openai", "cohere")
 OF_A_MODEL = ("pooling_instead", "prompts_instead")  # what would make another model of the base
 
 
@@ -191,7 +190,7 @@ class AdaptedEmbedder:
     @property
     def is_paid(self) -> bool:
         """Whether the base's vectors cost money."""
-        return self.described.base.partition(":")[0] in SERVICES
+        return is_service(self.described.base)
 
     def over(self, base: Embedder) -> Self:
         """The same in front of ``base``, which wraps this one's."""

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from embedtune.embed import Embedder, load_embedder
+from embedtune.embed import Embedder, is_service, load_embedder
 from embedtune.embed.models import resolve_model
 
 # a file that tells the form of a folder -> what opens it
@@ -13,7 +13,6 @@ FORMS = {
     "embedtune_onnx.json": "embedtune.embed.onnx:OnnxEmbedder",
     "embedtune_adapter.json": "embedtune.embed.adapted:AdaptedEmbedder",
 }
-SERVICES = ("openai", "cohere")
 TORCH = "embedtune.embed.local:LocalEmbedder"
 
 
@@ -22,7 +21,7 @@ def open_embedder(name: str, **settings: Any) -> Embedder:  # settings differ by
     known by a file in their folder; ``openai:MODEL``, ``cohere:MODEL`` and ``hashing:DIMENSION``
     are those of ``embed.EMBEDDERS``."""
     kind, _, rest = name.partition(":")
-    if kind in SERVICES and rest:
+    if is_service(name) and rest:
         return load_embedder(kind, model=rest, **settings)
     if kind == "hashing" and (not rest or re.fullmatch(r"[1-9]\d{0,4}", rest)):
         return load_embedder(kind, dimension=int(rest or 256))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
-from embedtune.embed import EMBEDDERS, Embedder, load_embedder, opening
+from embedtune.embed import EMBEDDERS, SERVICES, Embedder, is_service, load_embedder, opening
 from embedtune.embed.adapted import base_of
 from embedtune.embed.loading import PoolingMode
 from embedtune.embed.remote import Purse
@@ -37,7 +37,6 @@ SHORTER_DIMENSIONS = (512, 256, 128, 64)
 
 Kind = Literal["dense", "bm25", "hybrid", "api", "rerank", "run"]
 
-SERVICES = ("openai", "cohere")
 POOLINGS = get_args(PoolingMode)
 OPTIONS = ("pooling", "query_prompt", "document_prompt", "precision", "rerank", "depth")
 NAMED = ("system", "model", "hybrid", *SERVICES)  # what a mapping may name a system by
@@ -236,8 +235,7 @@ def open_embedder(
     if system.is_paid:
         return load_embedder(system.embedder, model=system.model, **_paying(system, purse))
     base = base_of(system.model)  # of an adapter
-    of_service = base.startswith(tuple(f"{service}:" for service in SERVICES))
-    paying = _paying(parse_system(base), purse) if of_service else {}
+    paying = _paying(parse_system(base), purse) if is_service(base) else {}
     prompts = {"query": system.query_prompt, "document": system.document_prompt}
     return opening.open_embedder(
         system.model, pooling=pooling,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from embedtune.config import RunSettings
+from embedtune.embed import is_service
 from embedtune.embed.models import located
-from embedtune.embed.opening import SERVICES
 from embedtune.errors import ConfigError, ServiceError
 from embedtune.evaluation.systems import parse_system
 from embedtune.files import visible
@@ -101,7 +101,7 @@ def _chat(settings: RunSettings) -> ChatModel:
 
 
 def _is_index(place: str) -> bool:
-    if place.partition(":")[0] in (*SERVICES, "hashing"):
+    if is_service(place) or place.partition(":")[0] == "hashing":
         return False
     store = open_store(place)
     try:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
-from embedtune.embed import Embedder, Matrix
+from embedtune.embed import Embedder, Matrix, is_service
+from embedtune.embed.adapted import base_of
 from embedtune.embed.models import located
-from embedtune.embed.opening import SERVICES, open_embedder
+from embedtune.embed.opening import open_embedder
 from embedtune.embed.recorded import RecordedEmbedder
 from embedtune.embed.remote import Purse
 from embedtune.embed.tokens import Tokens
@@ -298,14 +299,14 @@ def _of_documents(
 def _tokens(model: str, settings: RunSettings) -> Tokens:
     """What chunks are measured in: the model's own tokens, else those of the settings' base."""
     folder = Path(model).expanduser()
-    own = not (model.partition(":")[0] in (*SERVICES, "hashing")
-               or (folder / "embedtune_adapter.json").is_file())  # fmt: skip
-    return tokens_of(model if own else settings.model.base[0])
+    kind = model.partition(":")[0]
+    other = is_service(model) or kind == "hashing" or base_of(str(folder))
+    return tokens_of(settings.model.base[0] if other else model)
 
 
 def index_embedder(model: str, openers: Openers, *, recorded: bool = False) -> Embedder:
     """What is paid for, or was made by a run already, comes from a store."""
-    if model.partition(":")[0] in SERVICES:
+    if is_service(base_of(model) or model):
         return openers.embedder(parse_system(model))
     embedder = open_embedder(model)
     return RecordedEmbedder(embedder, openers.store) if recorded else embedder

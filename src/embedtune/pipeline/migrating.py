@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.config import RunSettings
+from embedtune.embed import is_service
 from embedtune.embed.models import located
-from embedtune.embed.opening import SERVICES, open_embedder
+from embedtune.embed.opening import open_embedder
 from embedtune.embed.remote import Purse
 from embedtune.errors import ConfigError
 from embedtune.evaluation.systems import parse_system, price_of
@@ -87,7 +88,7 @@ def plan_migration(
     Args:
         to: The new index, which may be half done.
     """
-    paid = _is_service(model)
+    paid = is_service(model)
     with ExitStack() as held:
         store, info = _opened(old, held)
         having: set[str] = set()
@@ -317,10 +318,6 @@ def _alias_of(store: VectorStore, alias: str) -> Any:  # what moves the alias, c
     if set_alias is None:
         raise ConfigError(f"--alias: {store.name} knows none; the folder alone says which counts")
     return lambda: set_alias(alias)
-
-
-def _is_service(model: str) -> bool:
-    return model.partition(":")[0] in SERVICES
 
 
 def _sample(texts: Sequence[str]) -> list[str]:
