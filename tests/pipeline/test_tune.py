@@ -66,6 +66,37 @@ def test_without_a_query_to_train_with_the_warm_up_is_the_training(
         "history.jsonl", "merge.json", "model"]  # fmt: skip
 
 
+def test_a_folder_of_passages_alone_can_be_learnt_from(small_beir, tiny_model, command, tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "corpus.jsonl").write_bytes((small_beir / "corpus.jsonl").read_bytes())
+    options = ("train", "--data", alone, "--base", tiny_model, "--out", tmp_path / "model",
+               "--set", "evaluation.probe=none")  # fmt: skip
+    refused = command(*options)
+    assert refused.code == 2
+    assert "no queries.jsonl" in refused.err
+    assert "training.warmup_documents" in refused.err
+    done = command(*options, "--set", "training.warmup_documents=simcse")
+    assert done.code == 0, done.err
+    assert "learnt from 60 passages (simcse); no dev queries to measure it by" in done.out
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["queries.jsonl", "qrels/train.tsv"])
+def test_passages_alone_are_not_what_half_a_data_set_is(
+    small_beir, tiny_model, command, tmp_path, name
+):
+    half = tmp_path / "half"
+    (half / name).parent.mkdir(parents=True)
+    for kept in ("corpus.jsonl", name):
+        (half / kept).write_bytes((small_beir / kept).read_bytes())
+    done = command("train", "--data", half, "--base", tiny_model, "--out", tmp_path / "model",
+                   "--set", "training.warmup_documents=crops")  # fmt: skip
+    missing = "qrels/*.tsv" if name == "queries.jsonl" else "queries.jsonl"
+    assert done.code == 2
+    assert f"no {missing}" in done.err
+
+
 def test_seeds_are_averaged_before_the_merge(small_beir, tiny_model, command, tmp_path):
     told = train(command, small_beir, tiny_model, tmp_path / "two", "training.seeds=2")
     assert "the mean of 2 trainings" in told["training_notes"][-1]

@@ -35,7 +35,7 @@ class BeirReading:
     counts: Counts
 
 
-def read_beir(folder: Path) -> BeirReading:
+def read_beir(folder: Path, *, passages_alone: bool = False) -> BeirReading:
     """Read a BEIR folder; unusable rows are rejected with file and line.
 
     Ids are text; a number counts as its text. A passage's document (its group) is its field
@@ -43,16 +43,25 @@ def read_beir(folder: Path) -> BeirReading:
     group without ``metadata.start`` stand one after the other. Judgements of score 0 are not
     kept, nor are those of rejected rows, which are rejected too.
 
+    Args:
+        passages_alone: A folder of nothing but corpus.jsonl will do, and has no queries.
+
     Raises:
         ConfigError: A file of the layout is missing.
         NothingUsable: No passages, no queries or no judgements are left.
         IntegrityError: Judged ids that are in neither file.
     """
-    for name in ("corpus.jsonl", "queries.jsonl"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder}: no {name}; {LAYOUT}")
     files = sorted((folder / "qrels").glob("*.tsv"))
-    if not files:
+    alone = not files and not (folder / "queries.jsonl").exists()
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        if not (folder / name).is_file() and not (alone and name == "queries.jsonl"):
+            raise ConfigError(f"{folder}: no {name}; {LAYOUT}")
+    if alone and not passages_alone:
+        raise ConfigError(
+            f"{folder}: no queries.jsonl; {LAYOUT} (`train` learns from passages alone with "
+            "training.warmup_documents)"
+        )
+    if not files and not alone:
         raise ConfigError(f"{folder}: no qrels/*.tsv; {LAYOUT}")
     rejects: list[Reject] = []
     ends: dict[str, int] = defaultdict(int)  # where the next passage of a group begins
@@ -62,7 +71,7 @@ def read_beir(folder: Path) -> BeirReading:
 
     notes: list[str] = []
     chunks = _rows(folder / "corpus.jsonl", rejects, notes, chunk)
-    queries = _rows(folder / "queries.jsonl", rejects, notes, _query)
+    queries = {} if alone else _rows(folder / "queries.jsonl", rejects, notes, _query)
     qrels: dict[str, dict[str, dict[str, int]]] = {}
     accepted = len(chunks) + len(queries)
     lost = _Lost.of(rejects, folder)
@@ -71,7 +80,7 @@ def read_beir(folder: Path) -> BeirReading:
         accepted += lines
         if zeros:
             notes.append(f"{path.name}: {zeros} judgements of score 0 (not relevant) are not kept")
-    if not chunks or not queries or not any(qrels.values()):
+    if not chunks or not (alone or (queries and any(qrels.values()))):
         what = "passages" if not chunks else "queries" if not queries else "judgements"
         raise NothingUsable(
             f"{folder}: no usable {what}" + (f"; first: {_first(rejects)}" if rejects else "")

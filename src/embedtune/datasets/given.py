@@ -203,7 +203,7 @@ def complete_splits(
         NothingUsable: There is no train split: nothing to train on that test does not know.
     """
     have = {name for name in NAMES if data.qrels.get(name)}
-    if have == set(NAMES):
+    if have == set(NAMES) or not data.queries:
         return Completion(data)
     if data.shared_passages:  # divided by the rows when they were read, where there are enough
         raise NothingUsable(

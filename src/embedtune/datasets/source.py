@@ -69,6 +69,7 @@ def read_source(
     splits: Mapping[str, str] = {},
     split: SplitSettings | None = None,
     settings: SourceSettings | None = None,
+    passages_alone: bool = False,
 ) -> Source:
     """Read a data set; unusable rows are rejected with file and line.
 
@@ -80,6 +81,7 @@ def read_source(
         columns: Role -> column, where the names do not tell (see ``columns.NAMES``).
         splits: Split -> file or glob, where the names do not tell.
         split: Shares and seed for data without splits.
+        passages_alone: A BEIR folder of nothing but a corpus will do.
 
     Raises:
         ConfigError: Nothing there that could be read, or a column or file named in vain.
@@ -92,7 +94,7 @@ def read_source(
     notes: list[str] = []
     name, folder, config = _located(where, notes)
     if not splits and _is_beir(folder):
-        reading = read_beir(folder)
+        reading = read_beir(folder, passages_alone=passages_alone)
         source = Source("beir", replace(reading.data, name=name), {}, {}, (), reading.rejects,
                         reading.notes, reading.counts)  # fmt: skip
         return _accepted(source, settings)

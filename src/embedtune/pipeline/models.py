@@ -61,6 +61,11 @@ class TrainedModel:
 
     def text(self) -> str:
         facts = self.facts
+        if (warmed := facts["warmup_documents"]) and not facts["dev"]:
+            return (
+                f"{facts['model']}: learnt from {warmed['passages']:,} passages "
+                f"({warmed['method']}); no dev queries to measure it by"
+            )
         return (
             f"{facts['model']}: {facts['metric']} on dev {facts['base_score']:.3f} → "
             f"{facts['dev']:.3f} (step {facts['best_step']}, merged with the base at "
@@ -101,7 +106,10 @@ def train_into(
     check_helpers(settings.training)
     if settings.training.trainer:
         validate_trainer_fields(settings.training.trainer)
-    given = _given(data, settings, strict=strict)
+    given = _given(
+        data, settings, strict=strict,
+        passages_alone=settings.training.warmup_documents != "off",
+    )  # fmt: skip
     own = chosen(settings.negatives, given)
     rows = given.examples.get("train", ())
     if given.examples:
@@ -171,9 +179,16 @@ def train_into(
     return TrainedModel(facts, unusable(given.rejects))
 
 
-def _given(data: Path, settings: RunSettings, *, strict: bool = False) -> Dataset:
+def _given(
+    data: Path, settings: RunSettings, *, strict: bool = False, passages_alone: bool = False
+) -> Dataset:
     return load_given(
-        data, settings.split, columns=settings.columns, settings=settings.source, strict=strict
+        data,
+        settings.split,
+        columns=settings.columns,
+        settings=settings.source,
+        strict=strict,
+        passages_alone=passages_alone,
     )
 
 
@@ -253,7 +268,7 @@ def train_digest(given: Dataset) -> str:
     """What a training on the data set depends on: texts, train and dev judgements, left-outs."""
     from embedtune.records import content_id
 
-    qrels = {name: given.data.qrels[name] for name in ("train", "dev")}
+    qrels = {name: given.data.qrels.get(name, {}) for name in ("train", "dev")}
     return content_id(
         "t",
         [(chunk.id, chunk.embedded) for chunk in given.data.chunks],

@@ -126,6 +126,7 @@ def load_given(
     columns: Mapping[str, str] = {},
     settings: SourceSettings | None = None,
     strict: bool = False,
+    passages_alone: bool = False,
 ) -> Dataset:
     """Data of the user's in any format, with its leaks found; missing parts are made by groups.
 
@@ -137,7 +138,9 @@ def load_given(
     from embedtune.datasets.source import examples_by_split, read_source, refuse_copies
     from embedtune.similar import near_duplicates
 
-    reading = read_source(where, columns, split=split, settings=settings)
+    reading = read_source(
+        where, columns, split=split, settings=settings, passages_alone=passages_alone
+    )
     refuse_copies(reading)
     pairs = near_duplicates([chunk.embedded for chunk in reading.data.chunks])
     made = complete_splits(reading.data, pairs, split)
