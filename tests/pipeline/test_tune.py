@@ -1,13 +1,17 @@
 """From data to a candidate: what is learnt from passages alone, several seeds, larger searches."""
 
+import importlib.util
 import json
 from dataclasses import replace
 
 import pytest
 
+from embedtune.config import RunSettings
 from embedtune.datasets.beir import read_beir
+from embedtune.errors import ConfigError
 from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.pipeline.console import Silent
+from embedtune.pipeline.preflight import check_model
 from embedtune.pipeline.tune import tune
 from embedtune.training.plan import TrainingSettings
 
@@ -114,3 +118,14 @@ def test_optuna_searches_and_its_trials_are_told(small_beir, tiny_model, command
     assert all(trial["candidate"]["epochs"] == 1 for trial in trials)
     assert told["plan"]["temperature"] == told["search"]["candidate"]["temperature"]
     assert told["plan"]["batch_size"] == 16
+
+
+def test_a_missing_extra_is_told_before_anything_is_done(tiny_model, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec",
+        lambda name, *others: None if name in ("optuna", "peft") else found(name, *others),
+    )  # fmt: skip
+    for change in ({"search": "optuna"}, {"lora": {"rank": 8}}):
+        with pytest.raises(ConfigError, match="pip install 'embedtune"):
+            check_model(str(tiny_model), RunSettings.model_validate({"training": change}))

@@ -88,12 +88,13 @@ def check_model(name: str, settings: RunSettings) -> None:
     """A base whose files are whole and that has the dimensions asked for, seen without torch.
 
     Raises:
-        ConfigError: It is not found, or ``training.matryoshka`` goes beyond it.
+        ConfigError: It is not found, ``training.matryoshka`` goes beyond it, or an extra that the
+            training needs is not installed.
         IntegrityError: Its files are damaged.
     """
     from embedtune.embed.checks import check_model_folder, dimension_in
     from embedtune.embed.models import resolve_model
-    from embedtune.training.lora import check_installed
+    from embedtune.training import lora, tpe
     from embedtune.training.plan import matryoshka_dimensions
 
     if is_static(name):
@@ -102,7 +103,9 @@ def check_model(name: str, settings: RunSettings) -> None:
     resolved = resolve_model(name)
     check_model_folder(resolved.path, modules_required=settings.model.pooling == "auto")
     if settings.training.lora != "off":
-        check_installed()
+        lora.check_installed()
+    if settings.training.search == "optuna":
+        tpe.check_installed()
     dimension = dimension_in(resolved.path)
     if dimension is not None:
         matryoshka_dimensions(settings.training.matryoshka, dimension)

@@ -24,7 +24,7 @@ from embedtune.training.merge import merge_curve
 from embedtune.training.options import AS_IT_IS, ModelSettings
 from embedtune.training.plan import TrainingSettings, device_and_precision, plan_training
 from embedtune.training.sweep import Candidate, Chosen, Trial, alphas, candidates, search
-from embedtune.training.tpe import Space, check_installed, search_larger
+from embedtune.training.tpe import Space, search_larger
 from embedtune.training.train import train
 
 log = logging.getLogger(__name__)
@@ -130,13 +130,7 @@ def find_recipe(
 
 
 def minutes_of(training: TrainingSettings, pairs: int) -> float:
-    """The time for a search and the training after it; 0: there is no search.
-
-    Raises:
-        ConfigError: Optuna is wanted and not installed.
-    """
-    if training.search == "optuna":
-        check_installed()
+    """The time for a search and the training after it; 0: there is no search."""
     if training.minutes != "auto":
         return training.minutes
     if training.search == "optuna":
