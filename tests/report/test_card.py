@@ -6,6 +6,8 @@ import yaml
 
 from embedtune.report import ReportFacts, model_card
 from embedtune.report.texts import LANGUAGES
+from embedtune.report.verdict import verdict_words
+from embedtune.results import Flag
 
 
 def parts_of(card):
@@ -64,6 +66,28 @@ def test_the_body_tells_result_use_and_limits(full):
     code = re.search(r"```python\n(.*?)```", body, re.S).group(1)
     compile(code, "card", "exec")
     assert len(code.splitlines()) == 5
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_language_that_the_verdict_leaves_out_is_told(full, language):
+    texts = LANGUAGES[language]
+    flag = Flag("unknown-tokens", "it cannot read the Chinese text", True, "zh", {"share": 0.63})
+    codes = (("flag-language", {"language": "Chinese", "message": flag.message, "queries": "6",
+                                "candidate": "tuned"}),)  # fmt: skip
+    base = replace(full.verdict.differences["base"], queries=6)
+    verdict = replace(full.verdict, flags=(flag,), codes=codes,
+                      differences={**full.verdict.differences, "base": base})  # fmt: skip
+    facts = replace(full, verdict=verdict)
+    front, body = parts_of(model_card(facts, texts))
+    assert front["language"] == ["en"]
+    name = {"en": "Chinese", "zh": "中文"}[language]
+    limit = body.partition(f"## {texts['card.limits']}")[2]
+    assert name in limit
+    words = verdict_words(facts, texts)
+    assert name in words["next"][-1]
+    assert "6" in words["number"].replace(verdict_words(full, texts)["number"], "")
+    shown = replace(facts, verdict=replace(verdict, verdict="inconclusive"))
+    assert not any(name in step for step in verdict_words(shown, texts)["next"])
 
 
 def test_a_card_names_no_folder_of_this_machine(full):

@@ -9,7 +9,7 @@ from typing import Any
 from embedtune.report.facts import LABELS, METRICS, ReportFacts
 from embedtune.report.render import cut, environment, markdown, shown
 from embedtune.report.texts import ENGLISH, Texts, teller
-from embedtune.report.verdict import verdict_words
+from embedtune.report.verdict import flag_words, language_words, not_for, verdict_words
 from embedtune.retrieve.fusion import Fusion
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -39,6 +39,10 @@ def model_card(facts: ReportFacts, texts: Texts = ENGLISH) -> str:
             queries=facts.asked,
             optimistic=bool(facts.split and facts.split.optimistic),
             rows=rows,
+            not_for=[
+                (language_words(language, texts), flag_words(flag, texts))
+                for language, flag in not_for(facts.verdict).items()
+            ],
             metrics=METRICS,
             labels=LABELS,
             model=_public(facts.model),
@@ -71,7 +75,11 @@ def _front(facts: ReportFacts) -> dict[str, Any]:
     candidate = facts.system(facts.verdict.candidate) if facts.verdict else None
     known = HUB_NAME.fullmatch(facts.base_model) is not None
     front: dict[str, Any] = {
-        "language": [name for name, _ in languages.most_common() if LANGUAGE.fullmatch(name)],
+        "language": [
+            name
+            for name, _ in languages.most_common()
+            if LANGUAGE.fullmatch(name) and name not in not_for(facts.verdict)
+        ],
         "license": shown(facts.license),
         "base_model": facts.base_model if known else "",
         "base_model_relation": "finetune" if known else "",

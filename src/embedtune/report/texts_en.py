@@ -37,12 +37,16 @@ ENGLISH: Mapping[str, str] = {
     "number.rose": "nDCG@10 rose from {before} to {after}: {mean} (95 % interval {low} to {high}).",
     "number.fell": "nDCG@10 fell from {before} to {after}: {mean} (95 % interval {low} to {high}).",
     "number.same": "nDCG@10 stayed at {after}: {mean} (95 % interval {low} to {high}).",
+    "number.some": "That is of the {queries} questions of {total} that decide; tables are of all.",
+    "sentence.joined": " ",
     "reasons": "Why",
     "next": "What next",
     "next.ship.1": "Load the model as shown under “Use the model”.",
     "next.ship.2": "Encode all passages again with it before you switch: vectors of two models "
     "must not be mixed in one index.",
     "next.ship.3": "Ask it what your users really ask, beginning with the lost questions below.",
+    "next.languages": "Keep another model for {languages}: this one cannot read it as it should, and "
+    "the verdict is not about it.",
     "next.ship-hybrid.1": "Search with the model and with BM25, and join both lists as shown under "
     "“Use the model”.",
     "next.ship-hybrid.2": "Encode all passages again with the model before you switch: vectors of "
@@ -502,6 +506,7 @@ ENGLISH: Mapping[str, str] = {
     "card.limits": "Limits",
     "card.limit.domain": "Tuned and measured on one collection; other texts may fare worse than "
     "with the base model.",
+    "card.limit.language": "Not for text in {language}: {message}.",
     "card.limit.card": "Made by embedtune; the full report of the run has intervals, losses and "
     "how to reproduce it.",
     # two runs

@@ -43,11 +43,14 @@ CHINESE: Mapping[str, str] = {
     "number.rose": "nDCG@10 从 {before} 升至 {after}：{mean}（95% 置信区间 {low} 至 {high}）。",
     "number.fell": "nDCG@10 从 {before} 降至 {after}：{mean}（95% 置信区间 {low} 至 {high}）。",
     "number.same": "nDCG@10 保持在 {after}：{mean}（95% 置信区间 {low} 至 {high}）。",
+    "number.some": "以上数字只算参与结论的 {queries} 个问题（共 {total} 个），表格则算全部。",
+    "sentence.joined": "",
     "reasons": "为什么",
     "next": "下一步",
     "next.ship.1": "按“使用模型”一节加载模型。",
     "next.ship.2": "切换之前，用新模型重新编码全部段落：两个模型的向量不能混在同一个索引里。",
     "next.ship.3": "用真实用户的问题试一试，先试下面变差的那些。",
+    "next.languages": "{languages}文本请另用模型：这个模型读不好，结论也不针对它。",
     "next.ship-hybrid.1": "同时用模型和 BM25 检索，再按“使用模型”一节的方法合并两个结果列表。",
     "next.ship-hybrid.2": "切换之前，用新模型重新编码全部段落："
     "两个模型的向量不能混在同一个索引里。",
@@ -484,6 +487,7 @@ CHINESE: Mapping[str, str] = {
     "card.use": "使用",
     "card.limits": "局限",
     "card.limit.domain": "只在一批文档上微调和评测；其他文本上的效果可能不如基座模型。",
+    "card.limit.language": "不适用于{language}文本：{message}。",
     "card.limit.card": "由 embedtune 生成；完整报告里有置信区间、变差的问题和复现方法。",
     # 两次运行
     "versus": "{one} 与 {other} 的差别",

@@ -55,7 +55,7 @@ def verdict_words(facts: ReportFacts, texts: Texts = ENGLISH) -> dict[str, Any]:
             f"verdict.{key}.flags" if blocked else f"verdict.{key}", subject=subject, better=better
         ),
         "reasons": _reasons(verdict, texts),
-        "next": _next(verdict, base, better, t),
+        "next": [*_next(verdict, base, better, t), *_elsewhere(verdict, texts)],
     }
 
 
@@ -122,7 +122,7 @@ def _number(facts: ReportFacts, difference: Difference | None, t: Any) -> str:
     if before is None or after is None:
         return ""
     moved = round(after - before, 3)
-    return t(
+    told = t(
         "number.rose" if moved > 0 else "number.fell" if moved < 0 else "number.same",
         before=score(before),
         after=score(after),
@@ -130,6 +130,18 @@ def _number(facts: ReportFacts, difference: Difference | None, t: Any) -> str:
         low=signed(difference.low),
         high=signed(difference.high),
     )
+    if difference.queries >= facts.asked:
+        return told
+    some = t("number.some", queries=count(difference.queries), total=count(facts.asked))
+    return f"{told}{t('sentence.joined')}{some}"
+
+
+def not_for(verdict: Verdict | None) -> dict[str, Flag]:
+    """The languages that the decision left out, as flagged: the model is not for them."""
+    if verdict is None:
+        return {}
+    told = {named["message"] for code, named in verdict.codes if code == "flag-language"}
+    return {flag.language: flag for flag in verdict.flags if flag.language and flag.message in told}
 
 
 def _next(verdict: Verdict, base: Difference | None, better: str, t: Any) -> list[str]:
@@ -147,6 +159,13 @@ def _next(verdict: Verdict, base: Difference | None, better: str, t: Any) -> lis
     if _blocked(verdict):
         steps.insert(0, t("next.inconclusive.flags.1"))
     return steps
+
+
+def _elsewhere(verdict: Verdict, texts: Texts) -> list[str]:
+    """What to do about languages that the verdict leaves out."""
+    left_out = texts["list.joined"].join(language_words(name, texts) for name in not_for(verdict))
+    shipped = verdict.verdict in ("ship", "ship-hybrid")
+    return [teller(texts)("next.languages", languages=left_out)] if left_out and shipped else []
 
 
 def _reasons(verdict: Verdict, texts: Texts) -> list[str]:
