@@ -45,8 +45,8 @@ ENGLISH: Mapping[str, str] = {
     "next.ship.2": "Encode all passages again with it before you switch: vectors of two models "
     "must not be mixed in one index.",
     "next.ship.3": "Ask it what your users really ask, beginning with the lost questions below.",
-    "next.languages": "Keep another model for {languages}: this one cannot read it as it should, and "
-    "the verdict is not about it.",
+    "next.languages": "Keep another model for {languages}: this one does not read it as it should, "
+    "and the verdict is not about it.",
     "next.ship-hybrid.1": "Search with the model and with BM25, and join both lists as shown under "
     "“Use the model”.",
     "next.ship-hybrid.2": "Encode all passages again with the model before you switch: vectors of "
