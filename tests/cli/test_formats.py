@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from embedtune.datasets.source import read_source
+
 PORTS = ["Arran", "Bressay", "Coll", "Danna", "Eigg", "Fetlar", "Gigha", "Hoy", "Iona", "Jura",
          "Kerrera", "Luing", "Muck", "Noss", "Oronsay", "Papa", "Raasay", "Sanda", "Tiree", "Unst",
          "Vaila", "Wiay", "Yell", "Zansay"]  # fmt: skip
@@ -125,6 +127,24 @@ def test_convert_to_beir_and_back_keeps_every_judgement(triplets, command, tmp_p
     with pairs.open(encoding="utf-8", newline="") as file:
         found = {(row["anchor"], row["positive"]) for row in csv.DictReader(file)}
     assert found == {row[:2] for row in rows()}
+
+
+def test_what_is_converted_for_llama_index_reads_back(small_beir, command, tmp_path):
+    out = tmp_path / "llama"
+    made = command("convert", "--data", small_beir, "--to", "llama_index", "--out", out, "--json")
+    assert made.code == 0, made.err
+    assert sorted(path.name for path in out.iterdir()) == ["dev.json", "test.json", "train.json"]
+    data, again = (read_source(folder).data for folder in (small_beir, out))
+    assert again.qrels == data.qrels
+    assert {c.id: c.text for c in again.chunks} == {c.id: c.embedded for c in data.chunks}
+    one = command("convert", "--data", out / "test.json", "--to", "llama_index", "--out",
+                  tmp_path / "one.json")  # fmt: skip
+    assert one.code == 0, one.err
+    assert read_source(tmp_path / "one.json").data.qrels == {"all": data.qrels["test"]}
+    several = command("convert", "--data", small_beir, "--to", "llama_index", "--out",
+                      tmp_path / "several.json")  # fmt: skip
+    assert several.code == 2
+    assert "name a folder" in several.err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from embedtune.datasets.beir import read_beir, write_beir
 from embedtune.datasets.formats import LabelledRow, PairRow, ScoredRow
 from embedtune.datasets.given import check_given_splits, complete_splits
 from embedtune.datasets.hub import parse_address
-from embedtune.datasets.llama_index import write_llama
 from embedtune.datasets.source import (
     SourceSettings,
     examples_by_split,
@@ -457,14 +456,6 @@ def test_rows_beside_llama_index_files_are_refused(folder):
     files = {"train.json": llama({"q": "a?"}, {"c": "b"}, {"q": ["c"]}), "test.json": "[{}]"}
     with pytest.raises(NothingUsable, match=r"test\.json: not of LlamaIndex, as other files are"):
         read_source(folder(files))
-
-
-def test_what_is_written_for_llama_index_reads_back(tmp_path, small_beir):
-    data = read_beir(small_beir).data
-    write_llama(data, "test", tmp_path / "test.json")
-    again = read_source(tmp_path / "test.json").data
-    assert again.qrels == {"all": data.qrels["test"]}
-    assert {c.id: c.text for c in again.chunks} == {c.id: c.embedded for c in data.chunks}
 
 
 # ---- Hugging Face

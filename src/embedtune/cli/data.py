@@ -168,7 +168,10 @@ def mine(
 def convert(
     data: Data,
     to: Annotated[
-        str, typer.Option("--to", help="pairs, triplets, scored, binary, labelled or beir.")
+        str,
+        typer.Option(
+            "--to", help="pairs, triplets, scored, binary, labelled, beir or llama_index."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File (.jsonl, .csv, .parquet, .json) or folder.")

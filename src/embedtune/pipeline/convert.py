@@ -11,8 +11,9 @@ from embedtune.errors import ConfigError
 from embedtune.files import visible
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.stored import load_given
-from embedtune.records import unusable
+from embedtune.records import RetrievalSet, unusable
 
+WHOLE = ("beir", "llama_index")  # targets that keep passages, queries and judgements apart
 TYPES = ("jsonl", "csv", "tsv", "parquet", "json", "hf")
 
 
@@ -46,15 +47,12 @@ def convert_data(
         ConfigError: Conversions that mean nothing, or several splits for one file.
         NothingUsable: No row is left.
     """
-    from embedtune.datasets.beir import write_beir
     from embedtune.datasets.convert import convert
     from embedtune.datasets.source import read_source
     from embedtune.datasets.write import write_examples, write_parts
 
-    if to != "beir" and to not in get_args(Target):
-        raise ConfigError(
-            f"--to {visible(to)}: expected one of {', '.join((*get_args(Target), 'beir'))}"
-        )
+    if to not in (targets := (*get_args(Target), *WHOLE)):
+        raise ConfigError(f"--to {visible(to)}: expected one of {', '.join(targets)}")
     if kind not in TYPES:
         raise ConfigError(f"--type {visible(kind)}: expected one of {', '.join(TYPES)}")
     if out.is_dir() and any(out.iterdir()):
@@ -63,8 +61,8 @@ def convert_data(
     unfit = unusable(source.rejects)
     for note in source.notes:
         console.say(f"  {note}")
-    if to == "beir":
-        write_beir(source.data, out)
+    if to in WHOLE:
+        _write_whole(source.data, to, out)
         rows = {split: len(qrels) for split, qrels in source.data.qrels.items()}
         return Converted(out, source.format, rows, source.notes, unfit)
     completed, mined = None, None
@@ -86,11 +84,7 @@ def convert_data(
     )
     parts = {split: rows for split, rows in made.parts.items() if rows}
     if out.suffix:
-        if len(parts) > 1:
-            raise ConfigError(
-                f"{out}: the data has the splits {', '.join(parts)}; name a folder for their files"
-            )
-        write_examples(next(iter(parts.values())), out)
+        write_examples(parts[_the_split(parts, out)], out)
     else:
         write_parts(parts, out, kind)  # type: ignore[arg-type]  (checked above)
     return Converted(
@@ -100,6 +94,27 @@ def convert_data(
         (*source.notes, *made.notes),
         unfit,
     )
+
+
+def _write_whole(data: RetrievalSet, to: str, out: Path) -> None:
+    from embedtune.datasets.beir import write_beir
+    from embedtune.datasets.llama_index import write_llama
+
+    if to == "beir":
+        write_beir(data, out)
+    elif out.suffix:
+        write_llama(data, _the_split(data.qrels, out), out)
+    else:
+        for split in data.qrels:
+            write_llama(data, split, out / f"{split}.json")
+
+
+def _the_split(parts: Mapping[str, Any], out: Path) -> str:
+    if len(parts) > 1:
+        raise ConfigError(
+            f"{out}: the data has the splits {', '.join(parts)}; name a folder for their files"
+        )
+    return next(iter(parts))
 
 
 def _mined(
