@@ -12,6 +12,7 @@ from embedtune.embed.adapted import AdaptedEmbedder
 from embedtune.embed.openai import OpenAIEmbedder
 from embedtune.errors import ConfigError, NothingUsable, ServiceError
 from embedtune.pipeline.adapting import adapt_into, told
+from embedtune.pipeline.indexing import index_into, search_index
 from embedtune.pipeline.models import compare_models, evaluate_systems
 
 SYSTEM = "openai:m-small"
@@ -65,6 +66,20 @@ def test_an_adapter_learns_what_people_call_things_and_each_text_is_paid_once(
     moved = embedder.embed(texts, "query")
     assert np.allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-6)
     assert not np.allclose(moved, plain.embed(texts, "query"), atol=0.1)
+
+
+def test_passages_indexed_through_an_adapter_are_paid_once(service, settings, write_data, tmp_path):
+    data, out = write_data(tmp_path / "data", count=200), tmp_path / "adapter"
+    adapt_into(SYSTEM, data, out, settings, QUIET)
+    service.paid.clear()
+    for name in ("one", "other"):
+        made = index_into([data], str(tmp_path / name), settings, QUIET, model=str(out))
+        assert made.passages == 200
+    assert not service.paid  # the adapter's training paid for them
+    _, [found] = search_index(["bill pay car"], str(tmp_path / "one"), 3, QUIET)
+    _, [again] = search_index(["bill pay car"], str(tmp_path / "other"), 3, QUIET)
+    assert [hit.chunk.id for hit in found] == [hit.chunk.id for hit in again]
+    assert service.paid["bill pay car"] <= 2
 
 
 def test_without_a_gain_the_base_itself_is_left_and_that_is_said(
