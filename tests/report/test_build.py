@@ -377,3 +377,11 @@ def test_parts_by_length_stand_in_the_order_of_lengths(full):
     facts = replace(full, breakdowns=(Breakdown("query-length", parts),))
     rows = page_of(facts).find(id="parts").select("tbody tr")
     assert [cells_of(row)[0] for row in rows] == ["≤7", "8-12", ">12"]
+
+
+def test_reasons_name_measures_as_tables_do(full):
+    reasons = ("Ship x: ndcg@10 0.6 against 0.5", "mail to a@1 and x@10 stays")
+    facts = replace(full, verdict=replace(full.verdict, reasons=reasons, codes=()))
+    text = text_of(page_of(facts).find("body"))
+    assert "Ship x: nDCG@10 0.6 against 0.5" in text
+    assert "mail to a@1 and x@10 stays" in text

@@ -10,6 +10,7 @@ from embedtune.report.texts import ENGLISH, Texts, teller
 from embedtune.results import Difference, Flag, Verdict
 
 NEXT = {"ship": 3, "ship-hybrid": 2, "do-not-ship": 3, "inconclusive": 2}  # sentences in texts
+MEASURE = re.compile(r"\b[a-z]+@\d+\b")
 FIRST = "hit@1"  # 1 where a right passage comes first
 
 
@@ -171,7 +172,8 @@ def _elsewhere(verdict: Verdict, texts: Texts) -> list[str]:
 def _reasons(verdict: Verdict, texts: Texts) -> list[str]:
     """The reasons as the verdict has them, or from their codes in another language. What was added
     behind them has no code, and stays as it is."""
-    told = list(verdict.reasons)
+    told = [MEASURE.sub(lambda found: LABELS.get(found[0], found[0]), reason)
+            for reason in verdict.reasons]  # fmt: skip
     if not any(key.startswith("reason.") for key in texts):
         return told
     messages = {_key(flag.message): flag_words(flag, texts) for flag in verdict.flags}
