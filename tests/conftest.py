@@ -159,6 +159,28 @@ def tiny_model(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def tiny_cross_encoder(tiny_model, tmp_path_factory) -> Path:
+    """A cross-encoder's folder: the tiny model's tokens, one layer of random weights, scores that
+    differ."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    plain = tmp_path_factory.mktemp("plain-cross")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.save_pretrained(plain)
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=64, num_labels=1, initializer_range=1.0,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(plain)
+    out = tmp_path_factory.mktemp("cross") / "model"
+    CrossEncoder(str(plain), device="cpu").save_pretrained(str(out))
+    return out
+
+
 # ---- a small mixed corpus that the tiny model can read
 
 ENGLISH = [word for word in WORDS if word.isascii()]

@@ -277,3 +277,48 @@ def test_rows_of_which_nothing_can_be_said(command, tmp_path):
         result = command("evaluate", "--data", data, "hashing")
         assert (result.code, len(result.lines), result.out) == (3, 1, "")
         assert said in result.err
+
+
+def test_any_first_search_is_read_again_by_a_cross_encoder(
+    small_beir, tiny_model, tiny_cross_encoder, command, tmp_path, monkeypatch
+):
+    from sentence_transformers import CrossEncoder
+
+    ask = f"rerank={tiny_cross_encoder}&depth=20"
+    systems = ("bm25", f"read=bm25?{ask}", f"dense={tiny_model}?{ask}",
+               f"both=hybrid:{tiny_model}?{ask}")  # fmt: skip
+    options = ("evaluate", "--data", small_beir, *systems, "--json")
+    made = command(*options, "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+    with (tmp_path / "out" / "systems.csv").open(encoding="utf-8", newline="") as file:
+        names = [row["system"] for row in csv.DictReader(file)]
+    assert sorted(set(names)) == ["bm25", "both", "dense", "read"]
+
+    with (tmp_path / "out" / "per_query.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    first, again = ({row["query"]: row for row in rows if row["system"] == name}
+                    for name in ("bm25", "read"))  # fmt: skip
+    corpus = {
+        row["_id"]: row["text"]
+        for row in map(json.loads, (small_beir / "corpus.jsonl").read_text("utf-8").splitlines())
+    }
+    asked = {
+        row["_id"]: row["text"]
+        for row in map(json.loads, (small_beir / "queries.jsonl").read_text("utf-8").splitlines())
+    }
+    model = CrossEncoder(str(tiny_cross_encoder), device="cpu")
+    moved = 0
+    for query, row in again.items():
+        kept = json.loads(row["retrieved"])
+        numbers = model.predict([(asked[query], corpus[chunk]) for chunk in kept])
+        assert (numbers[1:] <= numbers[:-1] + 1e-5).all()
+        moved += kept != json.loads(first[query]["retrieved"])
+    assert moved > len(again) / 2
+
+    def refuse(*_, **__):
+        raise AssertionError("a pair was read twice")
+
+    monkeypatch.setattr(CrossEncoder, "predict", refuse)
+    repeated = command(*options)
+    assert repeated.code == 0, repeated.err
+    assert repeated.json["systems"] == made.json["systems"]

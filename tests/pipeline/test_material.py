@@ -59,31 +59,11 @@ def test_a_loss_that_will_fit_passes():
     check_fits(SCORED, TrainingSettings(loss="angle"), negatives=False)
 
 
-@pytest.fixture(scope="module")
-def cross_encoder(tmp_path_factory):
-    """One with random weights, whose scores differ."""
-    import torch
-    from sentence_transformers import CrossEncoder
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    torch.manual_seed(0)
-    folder, out = tmp_path_factory.mktemp("cross"), tmp_path_factory.mktemp("teacher") / "model"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij夜班费"]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", "utf-8")
-    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=32).save_pretrained(folder)
-    config = BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_labels=1,
-                        num_attention_heads=2, intermediate_size=32,
-                        initializer_range=1.0)  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    CrossEncoder(str(folder), device="cpu").save_pretrained(str(out))
-    return out
-
-
 def taught(folder) -> TrainingSettings:
     return TrainingSettings(loss="margin_mse", teacher=str(folder))
 
 
-def test_a_teacher_gives_the_numbers_of_its_head_one_pair_once(cross_encoder, monkeypatch):
+def test_a_teacher_gives_the_numbers_of_its_head_one_pair_once(tiny_cross_encoder, monkeypatch):
     from sentence_transformers import CrossEncoder
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -95,15 +75,15 @@ def test_a_teacher_gives_the_numbers_of_its_head_one_pair_once(cross_encoder, mo
         return predict(self, pairs, **further)
 
     monkeypatch.setattr(CrossEncoder, "predict", watched)
-    teacher = open_teacher(taught(cross_encoder), "cpu")
+    teacher = open_teacher(taught(tiny_cross_encoder), "cpu")
     queries, passages = ["a b", "夜班", "a b", "a b"], ["c d", "夜班费", "c d", "e"]
     found = teacher(queries, passages)
     again = teacher(["a b", "j"], ["e", "i"])
     assert judged == [("a b", "c d"), ("夜班", "夜班费"), ("a b", "e"), ("j", "i")]
     assert found[0] == found[2] != found[3] == again[0]
 
-    tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
-    model = AutoModelForSequenceClassification.from_pretrained(cross_encoder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_cross_encoder)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_cross_encoder).eval()
     one_by_one = [
         model(**tokenizer(query, passage, return_tensors="pt")).logits.item()
         for query, passage in zip(queries, passages, strict=True)
@@ -127,14 +107,14 @@ def test_all_faults_of_guide_and_teacher_are_told(tiny_model, tmp_path):
     assert "is an embedding model" in teacher
 
 
-def test_a_guide_and_a_teacher_that_are_there_pass(tiny_model, cross_encoder):
-    check_helpers(TrainingSettings(guide=str(tiny_model), teacher=str(cross_encoder)))
+def test_a_guide_and_a_teacher_that_are_there_pass(tiny_model, tiny_cross_encoder):
+    check_helpers(TrainingSettings(guide=str(tiny_model), teacher=str(tiny_cross_encoder)))
 
 
-def test_a_teacher_that_changed_is_another_one(cross_encoder, tmp_path):
+def test_a_teacher_that_changed_is_another_one(tiny_cross_encoder, tmp_path):
     assert labels_of_helpers(TrainingSettings()) == {}
-    copy = shutil.copytree(cross_encoder, tmp_path / cross_encoder.name)
-    assert labels_of_helpers(taught(copy)) == labels_of_helpers(taught(cross_encoder))
+    copy = shutil.copytree(tiny_cross_encoder, tmp_path / tiny_cross_encoder.name)
+    assert labels_of_helpers(taught(copy)) == labels_of_helpers(taught(tiny_cross_encoder))
     config = copy / "config.json"
     config.write_text(config.read_text("utf-8") + " ", "utf-8")
-    assert labels_of_helpers(taught(copy)) != labels_of_helpers(taught(cross_encoder))
+    assert labels_of_helpers(taught(copy)) != labels_of_helpers(taught(tiny_cross_encoder))

@@ -70,38 +70,18 @@ def test_scores_that_are_none_are_refused_and_not_stored(tmp_path, bad):
         assert RecordedReranker(ScriptedReranker({}), store).scores(pairs).tolist() == [0, 0]
 
 
-@pytest.fixture(scope="module")
-def cross_encoder(tmp_path_factory):
-    """A BERT cross-encoder of random weights, as a folder."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("cross")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = [*special, "a", "red", "blue", "door", "wall", "roof"]
-    (folder / "vocab.txt").write_text("\n".join(words), "utf-8")
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(1)
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=32, num_labels=1, initializer_range=1.0,
-    )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    return folder
-
-
-def test_a_cross_encoder_orders_by_its_own_numbers(cross_encoder):
+def test_a_cross_encoder_orders_by_its_own_numbers(tiny_cross_encoder):
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from embedtune.embed.cross_encoder import load_cross_encoder
 
     reranker = CrossEncoderReranker(
-        "tiny", lambda: load_cross_encoder(str(cross_encoder), "cpu", "rerank")
+        "tiny", lambda: load_cross_encoder(str(tiny_cross_encoder), "cpu", "rerank")
     )
     found = rerank(reranker, QUERIES, FIRST, PASSAGES)
-    tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
-    model = AutoModelForSequenceClassification.from_pretrained(cross_encoder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_cross_encoder)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_cross_encoder).eval()
     for query, ranking in FIRST.items():
         texts = [PASSAGES[chunk] for chunk, _ in ranking]
         inputs = tokenizer([QUERIES[query]] * len(texts), texts, padding=True, return_tensors="pt")
