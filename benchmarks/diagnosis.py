@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from embedtune.config import RunSettings
+from embedtune.embed.checks import write_checksums
 from embedtune.pipeline.console import Silent
 from embedtune.pipeline.diagnose import diagnose_models
 from embedtune.pipeline.models import train_into
@@ -167,6 +168,7 @@ def pooling(own: Material) -> Planted:
     config = json.loads(file.read_text())
     config = {key: value for key, value in config.items() if "mode" not in key}
     file.write_text(json.dumps({**config, "pooling_mode": "cls"}))
+    write_checksums(tuned)
     return own.work / "sound", BASE, tuned
 
 
@@ -179,6 +181,7 @@ def prompts(own: Material) -> Planted:
     file = tuned / "config_sentence_transformers.json"
     config = {**json.loads(file.read_text()), "prompts": {"query": PROMPT, "document": PROMPT}}
     file.write_text(json.dumps(config))
+    write_checksums(tuned)
     return own.work / "sound", BASE, tuned
 
 
