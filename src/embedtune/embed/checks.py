@@ -110,7 +110,8 @@ def check_checksums(folder: Path) -> None:
             raise IntegrityError(f"{path}: missing although {listed} names it; copy it again")
         if hash_of(path) != match[1]:
             raise IntegrityError(
-                f"{path}: damaged or changed, its hash is not that of {listed}; copy it again"
+                f"{path}: damaged or changed, its hash is not that of {listed}; copy it again, "
+                f"or delete {listed.name} where the change was meant"
             )
 
 
