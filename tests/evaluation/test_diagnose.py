@@ -124,6 +124,11 @@ def test_a_strong_base_that_still_gained_was_not_at_its_ceiling():
     assert diagnose(replace(SOUND, test=Gain(0.93, 0.96, 0.005, 100))).named == ()
 
 
+def test_a_gain_that_may_be_chance_shows_no_room_above_a_strong_base():
+    (cause,) = diagnose(replace(SOUND, test=Gain(0.95, 0.965, 0.01, 100))).named
+    assert cause.code == "ceiling"
+
+
 def test_gain_by_hand():
     gain = gain_of({"a": 0.0, "b": 0.5, "c": 1.0, "x": 9.0}, {"a": 0.3, "b": 0.5, "c": 1.0})
     # differences 0.3, 0, 0: mean 0.1, variance (0.04 + 0.01 + 0.01) / 2 = 0.03

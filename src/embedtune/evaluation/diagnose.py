@@ -329,8 +329,9 @@ def _ceiling(signs: Signs) -> Cause | None:
     gain = signs.test or signs.dev
     if gain is None:
         return None
-    room = 1.0 if gain.mean < WORTH else 0.0  # what did help has shown that there was room
-    return _cause("ceiling", gain.before, CEILING, room * gain.before / CEILING, gain=gain.mean)
+    helped = gain.mean >= max(WORTH, CERTAIN * gain.error)  # so there was room
+    strength = 0.0 if helped else gain.before / CEILING
+    return _cause("ceiling", gain.before, CEILING, strength, gain=gain.mean)
 
 
 def looks_right(answer: tuple[float, float], negative: tuple[float, float], alike: float) -> bool:
