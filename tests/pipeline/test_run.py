@@ -80,7 +80,7 @@ def test_it_ends_with_a_verdict(finished):
     assert {"base", "tuned", "bm25"} <= {system["name"] for system in found["systems"]}
     assert all({"name", "metrics", "dims"} <= set(system) for system in found["systems"])
     page = (run / "report.html").read_text("utf-8")
-    assert found["reasons"][0].split(",")[0] in page
+    assert found["reasons"][0].split(",")[0].replace("ndcg@10", "nDCG@10") in page
     assert (
         json.loads((run / "report.json").read_text("utf-8"))["verdict"]["verdict"]
         == (found["verdict"])
