@@ -224,6 +224,13 @@ class Verdict:
     power: Power | None = None  # against the base; None where the two do not differ
     codes: tuple[tuple[str, Mapping[str, str]], ...] = ()  # of the reasons, with what they name
 
+    @property
+    def not_for(self) -> tuple[Flag, ...]:
+        """The flags of languages whose queries the decision left out: one a language."""
+        told = {named["message"] for code, named in self.codes if code == "flag-language"}
+        found = {own.language: own for own in self.flags if own.language and own.message in told}
+        return tuple(found[language] for language in sorted(found))
+
     def as_json(self) -> dict[str, Any]:
         return {
             "verdict": self.verdict,

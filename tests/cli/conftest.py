@@ -31,8 +31,9 @@ def make_run(tiny_model) -> Callable[..., Path]:
 
     def make(folder: Path, verdict: str = "ship", apart: str = "", evidence: str = "") -> Path:
         flags = (Flag("unknown-tokens", "unread", blocks=True, language=apart),) if apart else ()
+        codes = tuple(("flag-language", {"message": flag.message}) for flag in flags)
         judged = Judgement(
-            Verdict(verdict, (), "tuned", "base", "bm25", {}, flags), (), "test", (),
+            Verdict(verdict, (), "tuned", "base", "bm25", {}, flags, codes=codes), (), "test", (),
             Fusion(weight=0.8), "dev", {},
         )  # fmt: skip
         chunks = [

@@ -22,6 +22,7 @@ Record = TypeVar("Record")
 STAGE = "data"
 EXAMPLES = 3
 FACTS = "embedtune.json"  # what the layout has no place for
+ALONE = "; `train` learns from passages alone with training.warmup_documents"
 LAYOUT = "a BEIR folder has corpus.jsonl, queries.jsonl and qrels/*.tsv, one file a split"
 
 
@@ -53,16 +54,15 @@ def read_beir(folder: Path, *, passages_alone: bool = False) -> BeirReading:
     """
     files = sorted((folder / "qrels").glob("*.tsv"))
     alone = not files and not (folder / "queries.jsonl").exists()
-    for name in ("corpus.jsonl", "queries.jsonl"):
-        if not (folder / name).is_file() and not (alone and name == "queries.jsonl"):
-            raise ConfigError(f"{folder}: no {name}; {LAYOUT}")
-    if alone and not passages_alone:
-        raise ConfigError(
-            f"{folder}: no queries.jsonl; {LAYOUT} (`train` learns from passages alone with "
-            "training.warmup_documents)"
-        )
-    if not files and not alone:
-        raise ConfigError(f"{folder}: no qrels/*.tsv; {LAYOUT}")
+    enough = alone and passages_alone
+    there = {
+        "corpus.jsonl": (folder / "corpus.jsonl").is_file(),
+        "queries.jsonl": enough or (folder / "queries.jsonl").is_file(),
+        "qrels/*.tsv": enough or files,
+    }
+    if missing := next((name for name, found in there.items() if not found), None):
+        hint = ALONE if alone and missing == "queries.jsonl" else ""
+        raise ConfigError(f"{folder}: no {missing}; {LAYOUT}{hint}")
     rejects: list[Reject] = []
     ends: dict[str, int] = defaultdict(int)  # where the next passage of a group begins
 

@@ -41,7 +41,8 @@ SERVICES = ("openai", "cohere")  # of these, those that cost money
 
 def is_service(name: str) -> bool:
     """Whether a name is that of a service, as ``openai:MODEL``."""
-    return name.partition(":")[0] in SERVICES
+    kind, colon, _ = name.partition(":")
+    return bool(colon) and kind in SERVICES
 
 
 def load_embedder(kind: str, **settings: Any) -> Embedder:  # settings differ by kind

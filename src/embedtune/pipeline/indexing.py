@@ -258,8 +258,7 @@ def _of_run(
     if verdict == "do-not-ship":
         console.say("  its base may do better: name it with --model")
     weight = judgement.fusion.weight if judgement.fusion.method == "scores" else 0.5
-    flags = judgement.verdict.flags
-    apart = sorted({flag.language for flag in flags if flag.blocks and flag.language})
+    apart = [flag.language for flag in judgement.verdict.not_for]
     if verdict == "ship" and apart:
         told = " and ".join(LANGUAGES.get(language, language) for language in apart)
         console.say(f"  but not for {told} text: the index is searched by words too (hybrid)")

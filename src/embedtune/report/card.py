@@ -9,7 +9,7 @@ from typing import Any
 from embedtune.report.facts import LABELS, METRICS, ReportFacts
 from embedtune.report.render import cut, environment, markdown, shown
 from embedtune.report.texts import ENGLISH, Texts, teller
-from embedtune.report.verdict import flag_words, language_words, not_for, verdict_words
+from embedtune.report.verdict import flag_words, language_words, verdict_words
 from embedtune.retrieve.fusion import Fusion
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -40,8 +40,8 @@ def model_card(facts: ReportFacts, texts: Texts = ENGLISH) -> str:
             optimistic=bool(facts.split and facts.split.optimistic),
             rows=rows,
             not_for=[
-                (language_words(language, texts), flag_words(flag, texts))
-                for language, flag in not_for(facts.verdict).items()
+                (language_words(flag.language, texts), flag_words(flag, texts))
+                for flag in (facts.verdict.not_for if facts.verdict else ())
             ],
             metrics=METRICS,
             labels=LABELS,
@@ -72,13 +72,14 @@ def _rows(facts: ReportFacts, full: str) -> list[tuple[str, int | str, Mapping[s
 def _front(facts: ReportFacts) -> dict[str, Any]:
     """The front matter of model hubs, ``model-index`` as sentence-transformers writes it."""
     languages = Counter(chunk.language for chunk in facts.chunks)
+    left_out = {flag.language for flag in facts.verdict.not_for} if facts.verdict else set()
     candidate = facts.system(facts.verdict.candidate) if facts.verdict else None
     known = HUB_NAME.fullmatch(facts.base_model) is not None
     front: dict[str, Any] = {
         "language": [
             name
             for name, _ in languages.most_common()
-            if LANGUAGE.fullmatch(name) and name not in not_for(facts.verdict)
+            if LANGUAGE.fullmatch(name) and name not in left_out
         ],
         "license": shown(facts.license),
         "base_model": facts.base_model if known else "",

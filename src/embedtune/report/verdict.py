@@ -137,14 +137,6 @@ def _number(facts: ReportFacts, difference: Difference | None, t: Any) -> str:
     return f"{told}{t('sentence.joined')}{some}"
 
 
-def not_for(verdict: Verdict | None) -> dict[str, Flag]:
-    """The languages that the decision left out, as flagged: the model is not for them."""
-    if verdict is None:
-        return {}
-    told = {named["message"] for code, named in verdict.codes if code == "flag-language"}
-    return {flag.language: flag for flag in verdict.flags if flag.language and flag.message in told}
-
-
 def _next(verdict: Verdict, base: Difference | None, better: str, t: Any) -> list[str]:
     key, power = verdict.verdict, verdict.power
     steps = [t(f"next.{key}.{number}", better=better) for number in range(1, NEXT[key] + 1)]
@@ -164,7 +156,9 @@ def _next(verdict: Verdict, base: Difference | None, better: str, t: Any) -> lis
 
 def _elsewhere(verdict: Verdict, texts: Texts) -> list[str]:
     """What to do about languages that the verdict leaves out."""
-    left_out = texts["list.joined"].join(language_words(name, texts) for name in not_for(verdict))
+    left_out = texts["list.joined"].join(
+        language_words(flag.language, texts) for flag in verdict.not_for
+    )
     shipped = verdict.verdict in ("ship", "ship-hybrid")
     return [teller(texts)("next.languages", languages=left_out)] if left_out and shipped else []
 
