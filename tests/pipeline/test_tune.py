@@ -108,6 +108,17 @@ def test_seeds_are_averaged_before_the_merge(small_beir, tiny_model, command, tm
     assert (tmp_path / "two" / "history.jsonl").is_file()
 
 
+def test_no_search_is_begun_that_the_time_does_not_hold(small_beir, tiny_model, command, tmp_path):
+    out = tmp_path / "model"
+    done = command("train", "--data", small_beir, "--base", tiny_model, "--out", out, "--json",
+                   "--minutes", "0.001", "--set", "evaluation.probe=none",
+                   "--set", "training.epochs=1")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "no search for a recipe: a trial would take about" in done.err
+    assert done.json["search"] is None
+    assert 0 < done.json["alpha"] <= 1  # on dev, as without a search
+
+
 def test_optuna_searches_and_its_trials_are_told(small_beir, tiny_model, command, tmp_path):
     told = train(command, small_beir, tiny_model, tmp_path / "model", "training.search=optuna",
                  "training.batch_size=16", minutes="0.3")  # fmt: skip

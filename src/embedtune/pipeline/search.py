@@ -7,6 +7,7 @@ together are divided by their groups into three folds, and each is held out once
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,11 +22,11 @@ from embedtune.retrieve.order import tie_breaker
 from embedtune.training.builders import Teacher
 from embedtune.training.examples import from_pairs
 from embedtune.training.merge import merge_curve
-from embedtune.training.options import AS_IT_IS, ModelSettings
+from embedtune.training.options import AS_IT_IS, ModelSettings, prepare
 from embedtune.training.plan import TrainingSettings, device_and_precision, plan_training
 from embedtune.training.sweep import Candidate, Chosen, Trial, alphas, candidates, search
 from embedtune.training.tpe import Space, search_larger
-from embedtune.training.train import train
+from embedtune.training.train import texts_of, train
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ FOLDS = 3
 MOST_PAIRS = 4000  # that a trial is trained with
 SMALLEST = 24  # train and dev queries under which nothing can be chosen
 FINAL = 2.0  # the final training takes so many times a trial: more pairs, evaluations, the probe
+SCORINGS = 6  # of a trial: the base, the tuned model, four merges
+PASSES = 4.0  # what a step costs, in readings of its texts
 MINUTES, FEW_PAIRS = 10.0, 1000  # by itself: so long, for so many pairs at most
 LARGER_MINUTES = 60.0  # where Optuna searches
 FILE = "search.jsonl"
@@ -89,8 +92,19 @@ def find_recipe(
     how = f"{FOLDS} folds of train and dev" if len({id(r.evaluator) for r in rungs}) > 1 else "dev"
     what = "as many candidates as there is time for" if space else f"{len(tried)} candidates"
     console.say(f"looking for a recipe: {what} on {how}, {minutes:g} minutes")
-    report = console.progress("trials")
+    reserve = FINAL * seeds_of(training)
     known = _known(work / FILE, base)
+    begin = time.monotonic()
+    if not known:
+        wanted = _expected_seconds(tried[0], rungs[0], base, training, model)
+        if (1 + reserve) * wanted > 60 * minutes:
+            console.say(
+                f"no search for a recipe: a trial would take about {wanted / 60:.1f} minutes, and "
+                f"{minutes:g} do not hold one and the training (--minutes gives it more)"
+            )
+            return None
+    minutes -= (time.monotonic() - begin) / 60
+    report = console.progress("trials")
     done: list[Trial] = []
 
     def trial(candidate: Candidate, rung: int) -> Trial:
@@ -115,7 +129,6 @@ def find_recipe(
         report(len(done), max(len(done), 2 * len(tried)))
         return known[key]
 
-    reserve = FINAL * seeds_of(training)
     if space:
         chosen = search_larger(
             space, len(rungs), trial, minutes=minutes, seed=training.seed, reserve=reserve
@@ -219,16 +232,13 @@ def _trial(
     start: Path | None,
 ) -> Trial:
     """Train a candidate as the final model will be, and judge its merges with the base."""
-    import time
-
     from embedtune.embed.loading import load_sentence_transformer
 
     begin = time.monotonic()
-    device, precision = device_and_precision(training)
-    quick = "bf16" if (device, precision) == ("cpu", "bf16") else "fp32"
+    device, _ = device_and_precision(training)
 
     def score(model: Any) -> float:
-        return rung.evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
+        return _score(rung, model, training)
 
     shutil.rmtree(work, ignore_errors=True)
     settings = candidate.settings(training).model_copy(
@@ -260,6 +270,34 @@ def _trial(
     shutil.rmtree(work)
     scores = tuple((point.alpha, point.dev) for point in curve)
     return Trial(candidate, number, len(rung.data.qrels["dev"]), scores, time.monotonic() - begin)
+
+
+def _expected_seconds(
+    candidate: Candidate,
+    rung: Rung,
+    base: str,
+    training: TrainingSettings,
+    settings: ModelSettings,
+) -> float:
+    """What a trial would take, as one scoring of the base says."""
+    from embedtune.embed.loading import load_sentence_transformer
+
+    device, _ = device_and_precision(training)
+    model = load_sentence_transformer(base, device=device, pooling=settings.pooling)
+    examples = from_pairs("train", rung.pairs)
+    queries, passages = (texts_of([examples], role) for role in ("query", "document"))
+    prepare(model, settings, training, queries=queries, passages=passages)
+    begin = time.monotonic()
+    _score(rung, model, training)
+    scoring = time.monotonic() - begin
+    texts = len(rung.pairs) * (1 + candidate.negatives) * candidate.epochs
+    return scoring * (SCORINGS + PASSES * texts / rung.evaluator.corpus_size)
+
+
+def _score(rung: Rung, model: Any, training: TrainingSettings) -> float:
+    """What a model has on the rung's dev."""
+    quick = "bf16" if device_and_precision(training) == ("cpu", "bf16") else "fp32"
+    return rung.evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
 
 
 def _keep(file: Path, base: str, trial: Trial) -> None:
