@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from embedtune.training.batches import (
     shuffled_batches,
     steps_per_epoch,
 )
+from embedtune.training.neighbours import nearest_pairs
 
 
 @pytest.mark.parametrize("avoid", [True, False])
@@ -35,6 +37,40 @@ def test_conflicting_pairs_are_kept_apart():
     for batch in batches(pairs, excluded, size=8, seed=3, epoch=0):
         chunks = [pairs[index].chunk for index in batch]
         assert len(set(chunks)) == len(chunks)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_near_pairs_meet_unless_one_answers_the_other(told):
+    # topics of four queries; in each, the first two have the same passage
+    pairs = [Pair(f"q{i}", f"c{max(i, i // 4 * 4 + 1)}", "", "") for i in range(96)]
+    excluded = {pair.query: frozenset({pair.chunk}) for pair in pairs}.__getitem__
+    near = [[j for j in range(96) if j != i and j // 4 == i // 4] for i in range(96)] * told
+    met = conflicts = 0
+    for epoch in range(10):
+        made = list(batches(pairs, excluded, size=16, seed=1, epoch=epoch, near=near))
+        assert sorted(index for batch in made for index in batch) == list(range(96))
+        of = {index: place for place, batch in enumerate(made) for index in batch}
+        conflicts += sum(of[i] == of[i + 1] for i in range(0, 96, 4))
+        met += sum(of[i + 2] == of[i + 3] for i in range(0, 96, 4))
+    # by chance one of six meets; groups at the end of a batch are divided, and the last batch
+    # has to take what is left
+    assert met > 0.75 * 240 if told else met < 0.3 * 240
+    assert conflicts < 0.05 * 240
+
+
+def test_the_nearest_are_by_query_and_passage_of_both():
+    rows = ["cat feed", "dog walk", "cat nap", "car wash", "dog food"]
+    pairs = [Pair(f"q{i}", f"c{i}", f"{text}?", f"the {text}") for i, text in enumerate(rows)]
+    words = sorted({word for text in rows for word in text.split()})
+
+    def embed(texts, role):
+        return np.array([[float(word in text) for word in words] for text in texts], np.float32)
+
+    found = nearest_pairs(pairs, embed)
+    assert found[0][0] == 2
+    assert found[2][0] == 0
+    assert found[1][0] == 4
+    assert [sorted([place, *own]) for place, own in enumerate(found)] == [list(range(5))] * 5
 
 
 def test_order_depends_on_seed_and_epoch_alone():

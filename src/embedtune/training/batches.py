@@ -12,6 +12,8 @@ from embedtune.training.ranking import Excluded
 
 Strategy = Literal["proportional", "round_robin", "weighted"]
 
+TOGETHER = 4  # pairs that are near each other; of 16, most of a batch would be of one kind
+
 
 def batches(
     pairs: Sequence[Pair],
@@ -21,6 +23,7 @@ def batches(
     seed: int,
     epoch: int,
     avoid_conflicts: bool = True,
+    near: Sequence[Sequence[int]] = (),
 ) -> Iterator[list[int]]:
     """The batches of one epoch: every pair once.
 
@@ -28,10 +31,25 @@ def batches(
     other are put into different batches where possible, so that each query meets as many
     negatives as it can. No batch has one pair only (it would teach nothing): such a rest joins the
     batch before.
+
+    Args:
+        near: For each pair those it shall meet, the first first (see ``nearest_pairs``): with
+            three of them that are left it goes into a batch.
     """
     brought = [{pair.chunk, *(chunk for chunk, _ in pair.negatives)} for pair in pairs]
     order = list(range(len(pairs)))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
+    draw = random.Random(f"{seed}/{epoch}")
+    draw.shuffle(order)
+    if near:
+
+        def apart(one: int, other: int) -> bool:
+            return brought[one].isdisjoint(excluded(pairs[other].query)) and brought[
+                other
+            ].isdisjoint(excluded(pairs[one].query))
+
+        groups = _groups(order, near, apart)
+        draw.shuffle(groups)
+        order = [index for group in groups for index in group]
     made: list[list[int]] = []
     while order:
         batch: list[int] = []
@@ -57,6 +75,26 @@ def batches(
     if len(made) > 1 and len(made[-1]) == 1:
         made[-2].extend(made.pop())
     yield from made
+
+
+def _groups(
+    order: Sequence[int], near: Sequence[Sequence[int]], apart: Callable[[int, int], bool]
+) -> list[list[int]]:
+    """Each of ``order`` once, with the nearest to it that are left; negatives of one another."""
+    taken: set[int] = set()
+    groups = []
+    for first in order:
+        if first in taken:
+            continue
+        group = [first]
+        for other in near[first]:
+            if len(group) == TOGETHER:
+                break
+            if other not in taken and all(apart(one, other) for one in group):
+                group.append(other)
+        taken.update(group)
+        groups.append(group)
+    return groups
 
 
 def shuffled_batches(rows: int, *, size: int, seed: int, epoch: int) -> Iterator[list[int]]:

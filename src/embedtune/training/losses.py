@@ -50,6 +50,7 @@ class LossKind:
     flat: bool = True  # needs vectors and labels alone, or does where the loop caches by itself
     calls_in_portions: bool = False  # where it is fed with texts; no wrapper over layers then
     batches: Literal["any", "large", "by_label"] = "any"
+    meets: bool = False  # the passages of a batch are the other rows' negatives
     needs: Literal["", "guide", "teacher"] = ""  # an embedding model; a cross-encoder
     scores: Literal["any", "binary", "classes"] = "any"
     matryoshka: bool = True
@@ -245,23 +246,25 @@ LOSSES: Mapping[str, LossKind] = {
             "Multiple negatives ranking: a query's passage before all others of the batch, false "
             "negatives masked; `directions` and `hardness` vary it.",
             "van den Oord et al. 2018, arXiv:1807.03748", builders.ranking, "position",
+            meets=True,
         ),
         LossKind(
             "cached_mnrl", RANKED,
             "The same with gradients cached, for batches larger than memory holds.",
             "Gao et al. 2021, arXiv:2101.06983", builders.cached_ranking, "position",
-            calls_in_portions=True, batches="large",
+            calls_in_portions=True, batches="large", meets=True,
         ),
         LossKind(
             "gist", RANKED,
             "Ranking with queries and passages among themselves too; what a guide finds nearer "
             "than query and passage is masked, beside the known false negatives.",
             "Solatorio 2024, arXiv:2402.16829", builders.guided, "position", needs="guide",
+            meets=True,
         ),
         LossKind(
             "cached_gist", RANKED, "The same with gradients cached.",
             "Solatorio 2024, arXiv:2402.16829; Gao et al. 2021, arXiv:2101.06983",
-            builders.cached_guided, "position", calls_in_portions=True, batches="large",
+            builders.cached_guided, "position", calls_in_portions=True, batches="large", meets=True,
             needs="guide",
         ),
         LossKind(
@@ -269,7 +272,7 @@ LOSSES: Mapping[str, LossKind] = {
             "The nearest other passage of a large batch below a cosine of 0.3, the own one drawn "
             "to 0.8; false negatives masked, explicit negatives not used.",
             "Wieting and Gimpel 2018, doi:10.18653/v1/P18-1042", builders.mega_batch, "position",
-            shape=without_negatives, calls_in_portions=True, batches="large",
+            shape=without_negatives, calls_in_portions=True, batches="large", meets=True,
         ),
         LossKind(
             "triplet", ("triplets",),

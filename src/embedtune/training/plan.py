@@ -149,8 +149,10 @@ class TrainingSettings(Settings):
     mixing: Literal["proportional", "round_robin"] = Field(
         "proportional", description="How several data sets take turns: by their sizes, or evenly."
     )
-    sampler: Literal["conflict_free", "random"] = Field(
-        "conflict_free", description="conflict_free keeps pairs that mask each other apart."
+    sampler: Literal["neighbours", "conflict_free", "random"] = Field(
+        "neighbours",
+        description="neighbours: pairs that the base finds alike meet in a batch, by fours; "
+        "conflict_free keeps apart those that mask each other, as neighbours does too.",
     )
     attention_dropout: bool = Field(
         False, description="Keep dropout of attention probabilities (dear on a CPU, no gain seen)."

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from embedtune.embed import Embedder
+from embedtune.embed import Embedder, Matrix
+from embedtune.records import Role
 from embedtune.training.batches import (
     batches,
     class_batches,
@@ -18,12 +19,14 @@ from embedtune.training.batches import (
 from embedtune.training.builders import Teacher
 from embedtune.training.examples import Batch, Examples, Order, Task
 from embedtune.training.losses import LOSSES, LossKind, build_loss, choose_loss, shaped
+from embedtune.training.neighbours import MOST_PAIRS, nearest_pairs
 from embedtune.training.plan import Plan, TrainingSettings
 from embedtune.training.ranking import Excluded
 
 log = logging.getLogger(__name__)
 
 Lot = tuple[Examples, LossKind]  # a data set, shaped as its loss wants it
+Near = list[list[int]]  # for each pair those nearest to it; empty: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,40 @@ def make_tasks(
     return tasks
 
 
+def neighbours_of(
+    lots: Sequence[Lot],
+    embed: Callable[[Sequence[str], Role], Matrix],
+    settings: TrainingSettings,
+    plan: Plan,
+) -> list[Near]:
+    """For each lot, which of its pairs shall meet in a batch: those that the base finds alike.
+    None where the loss takes no negatives from the batch, or one batch holds all.
+    """
+    return [
+        nearest_pairs(examples.pairs, embed)
+        if settings.sampler == "neighbours"
+        and kind.meets
+        and plan.batch_size < len(examples.pairs) <= MOST_PAIRS
+        else []
+        for examples, kind in lots
+    ]
+
+
 def order_of(
-    lots: Sequence[Lot], excluded: Excluded, settings: TrainingSettings, plan: Plan
+    lots: Sequence[Lot],
+    excluded: Excluded,
+    settings: TrainingSettings,
+    plan: Plan,
+    near: Sequence[Near] = (),
 ) -> Order:
-    """Epoch -> its batches, given by the seed alone; several sets take turns by their sizes."""
+    """Epoch -> its batches, given by the seed and ``near``; several sets take turns by sizes.
+
+    Args:
+        near: What ``neighbours_of`` found for each lot.
+    """
     passes: list[Callable[[int], list[list[int]]]] = [
-        partial(_pass, examples, kind, excluded, settings, plan) for examples, kind in lots
+        partial(_pass, examples, kind, excluded, settings, plan, own)
+        for (examples, kind), own in zip(lots, near or [[]] * len(lots), strict=True)
     ]
 
     def order(epoch: int) -> Iterator[Batch]:
@@ -125,12 +156,13 @@ def _pass(
     excluded: Excluded,
     settings: TrainingSettings,
     plan: Plan,
+    near: Near,
     epoch: int,
 ) -> list[list[int]]:
     how = {"size": plan.batch_size, "seed": settings.seed, "epoch": epoch}
     if kind.batches == "by_label":
         return list(class_batches(examples.labels or (), **how))
     if examples.pairs:
-        apart = settings.sampler == "conflict_free"
-        return list(batches(examples.pairs, excluded, avoid_conflicts=apart, **how))
+        apart = settings.sampler != "random"
+        return list(batches(examples.pairs, excluded, avoid_conflicts=apart, near=near, **how))
     return list(shuffled_batches(len(examples), **how))

@@ -4,6 +4,7 @@
 forward knows the encoder, ``plain.fit`` (the library's trainer) for all others.
 """
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.errors import NothingUsable, ResourceError
-from embedtune.files import read_json, write_json, write_jsonl
+from embedtune.files import read_json, write_json, write_jsonl, write_text
 from embedtune.records import Progress, Role, no_progress
 from embedtune.training import fast, plain
 from embedtune.training.best import (
@@ -41,11 +42,12 @@ from embedtune.training.options import AS_IT_IS, ModelSettings, prepare
 from embedtune.training.plan import Plan, TrainingSettings, device_and_precision, plan_training
 from embedtune.training.portions import out_of_memory
 from embedtune.training.ranking import Excluded
-from embedtune.training.tasks import Lot, make_lots, make_tasks, order_of, steps_of
+from embedtune.training.tasks import Lot, make_lots, make_tasks, neighbours_of, order_of, steps_of
 
 log = logging.getLogger(__name__)
 
 OUTCOME = "trained.json"
+NEIGHBOURS = "neighbours.json"  # so that a resumed training has the order of the batches
 
 Score = Callable[[Any], float]  # a SentenceTransformer -> nDCG@10 (or the chosen metric) on dev
 
@@ -192,6 +194,16 @@ def train_lots(
     base_score = float(score(model))
     quick = plan.precision if (device, plan.precision) == ("cpu", "bf16") else "fp32"
     watch = Watch(passages or queries, partial(_vectors, quick), model)
+    checkpoints, best = work / "checkpoints", work / "best"
+    take_back(best, work / "model")
+    resume = last_whole_checkpoint(checkpoints)
+    if resume is None:
+        shutil.rmtree(best, ignore_errors=True)  # of steps that will be done again
+        near = neighbours_of(lots, partial(_vectors, quick, model), settings, plan)
+        write_text(work / NEIGHBOURS, json.dumps(near))
+    else:
+        log.warning("training goes on from %s", resume.name)
+        near = read_json(work / NEIGHBOURS)
     if start:
         model = load_sentence_transformer(str(start), device=device)
         prepare(model, model_settings, settings, queries=queries, passages=passages)
@@ -209,14 +221,7 @@ def train_lots(
         guide=LocalEmbedder(settings.guide, device=device) if settings.guide else None,
         teacher=teacher,
     )
-    order = order_of(lots, excluded, settings, plan)
-    checkpoints, best = work / "checkpoints", work / "best"
-    take_back(best, work / "model")
-    resume = last_whole_checkpoint(checkpoints)
-    if resume is None:
-        shutil.rmtree(best, ignore_errors=True)  # of steps that will be done again
-    else:
-        log.warning("training goes on from %s", resume.name)
+    order = order_of(lots, excluded, settings, plan, near)
     keep_best = BestModel(
         best, score, watch, last=settings.keep == "last",
         average_from=-(-plan.steps // 2) if averaging else None,
@@ -246,6 +251,7 @@ def train_lots(
     chosen = publish(best, final)
     for folder in (checkpoints, best):
         shutil.rmtree(folder, ignore_errors=True)
+    (work / NEIGHBOURS).unlink()
     notes = prepared.notes
     if averaged:
         notes += (f"the mean of the models at steps {', '.join(map(str, averaged))} is kept",)
@@ -339,7 +345,7 @@ def _load(device: str, folder: Path) -> Any:
     return load_sentence_transformer(str(folder), device=device)
 
 
-def _vectors(precision: Any, model: Any, texts: Sequence[str]) -> Any:
+def _vectors(precision: Any, model: Any, texts: Sequence[str], role: Role = "document") -> Any:
     from embedtune.embed.local import MemoryEmbedder
 
-    return MemoryEmbedder(model, "in training", precision).embed(texts, "document")
+    return MemoryEmbedder(model, "in training", precision).embed(texts, role)
