@@ -136,7 +136,7 @@ def test_negatives_change_the_training_and_none_wanted_leaves_it_as_it_was(tiny_
         )
         for n, pair in enumerate(pairs)
     ]
-    short = FAST.model_copy(update={"max_steps": 2, "evaluate_every": 2})
+    short = FAST.model_copy(update={"max_steps": 2, "evaluate_every": 2, "sampler": "random"})
     losses = []
     for number, (own, wanted) in enumerate([(pairs, "auto"), (rich, 0), (rich, 1), (rich, "auto")]):
         trained = train(
