@@ -58,19 +58,35 @@ def test_near_pairs_meet_unless_one_answers_the_other(told):
     assert conflicts < 0.05 * 240
 
 
-def test_the_nearest_are_by_query_and_passage_of_both():
-    rows = ["cat feed", "dog walk", "cat nap", "car wash", "dog food"]
-    pairs = [Pair(f"q{i}", f"c{i}", f"{text}?", f"the {text}") for i, text in enumerate(rows)]
+def by_words(rows):
+    """The number of each word of ``rows`` in a text; a colon ends what is looked at."""
     words = sorted({word for text in rows for word in text.split()})
 
     def embed(texts, role):
-        return np.array([[float(word in text) for word in words] for text in texts], np.float32)
+        parts = [text.split(":")[0].split() for text in texts]
+        return np.array([[float(part.count(word)) for word in words] for part in parts], np.float32)
 
-    found = nearest_pairs(pairs, embed)
-    assert found[0][0] == 2
-    assert found[2][0] == 0
-    assert found[1][0] == 4
-    assert [sorted([place, *own]) for place, own in enumerate(found)] == [list(range(5))] * 5
+    return embed
+
+
+def test_the_nearest_are_by_query_and_passage_of_both():
+    rows = ["cat feed", "dog walk", "cat nap", "car wash", "dog food", "cat feed"]
+    pairs = [Pair(f"q{n}", f"c{n}", text, f"{text}: it") for n, text in enumerate(rows)]
+    answers = {pair.query: frozenset({pair.chunk}) for pair in pairs}
+    answers["q5"] = answers["q0"] = frozenset({"c0", "c5"})
+    found = nearest_pairs(pairs, answers.__getitem__, by_words(rows))
+    assert [own[0] for own in found] == [2, 4, 0, 0, 1, 2]
+    assert sorted(found[0]) == [1, 2, 3, 4]  # what answers it too is no neighbour
+    assert sorted(found[1]) == [0, 2, 3, 4, 5]
+
+
+def test_where_neighbours_answer_too_batches_are_drawn_at_random(caplog):
+    # rows of paraphrases: the passage of another row is as near as the own one, or nearer
+    rows = [f"card {what}" for what in ("lost", "stolen", "missing", "gone")] * 3
+    pairs = [Pair(f"q{n}", f"c{n}", text, rows[(n + 1) % len(rows)]) for n, text in enumerate(rows)]
+    excluded = {pair.query: frozenset({pair.chunk}) for pair in pairs}.__getitem__
+    assert nearest_pairs(pairs, excluded, by_words(rows)) == []
+    assert "batches are drawn at random" in caplog.text
 
 
 def test_order_depends_on_seed_and_epoch_alone():

@@ -375,7 +375,8 @@ ENGLISH: Mapping[str, str] = {
     "cause.prompts": "The prompts do not fit",
     "cause.prompts.do": "Use the same prompts in training, in evaluation and afterwards.",
     "cause.false-negatives": "Right answers among the negatives",
-    "cause.false-negatives.do": "Remove near-duplicate passages, or mine negatives more carefully.",
+    "cause.false-negatives.do": "Remove near-duplicate passages, mine negatives more carefully, "
+    "or draw batches at random (training.sampler: conflict_free).",
     "cause.learning-rate": "The learning rate is too high",
     "cause.learning-rate.do": "Lower training.learning_rate and train again.",
     "cause.epochs": "Too many epochs",

@@ -355,7 +355,8 @@ CHINESE: Mapping[str, str] = {
     "cause.prompts": "提示词不匹配",
     "cause.prompts.do": "训练、评测和使用时采用同样的提示词（prompt）。",
     "cause.false-negatives": "负例里有正确答案",
-    "cause.false-negatives.do": "去掉近似重复的段落，或用更保守的方式挖掘负例。",
+    "cause.false-negatives.do": "去掉近似重复的段落，用更保守的方式挖掘负例，"
+    "或随机组成批次（training.sampler: conflict_free）。",
     "cause.learning-rate": "学习率过高",
     "cause.learning-rate.do": "降低学习率（training.learning_rate），再训练一次。",
     "cause.epochs": "训练轮数过多",

@@ -109,14 +109,16 @@ def make_tasks(
 def neighbours_of(
     lots: Sequence[Lot],
     embed: Callable[[Sequence[str], Role], Matrix],
+    excluded: Excluded,
     settings: TrainingSettings,
     plan: Plan,
 ) -> list[Near]:
     """For each lot, which of its pairs shall meet in a batch: those that the base finds alike.
-    None where the loss takes no negatives from the batch, or one batch holds all.
+    None where the loss takes no negatives from the batch, one batch holds all, or it is in doubt
+    that they are negatives.
     """
     return [
-        nearest_pairs(examples.pairs, embed)
+        nearest_pairs(examples.pairs, excluded, embed)
         if settings.sampler == "neighbours"
         and kind.meets
         and plan.batch_size < len(examples.pairs) <= MOST_PAIRS

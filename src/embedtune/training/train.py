@@ -199,7 +199,7 @@ def train_lots(
     resume = last_whole_checkpoint(checkpoints)
     if resume is None:
         shutil.rmtree(best, ignore_errors=True)  # of steps that will be done again
-        near = neighbours_of(lots, partial(_vectors, quick, model), settings, plan)
+        near = neighbours_of(lots, partial(_vectors, quick, model), excluded, settings, plan)
         write_text(work / NEIGHBOURS, json.dumps(near))
     else:
         log.warning("training goes on from %s", resume.name)
