@@ -259,6 +259,8 @@ def test_auto_values_follow_the_data():
     settings = TrainingSettings(device="cpu")
     assert plan_training(settings, 999, 384).epochs == 6
     assert plan_training(settings, 4999, 384).epochs == 4
+    for corpus in (0, 1022, 10**6):  # what evaluations cost says nothing of the memory
+        assert plan_training(settings, 682, 384, corpus, affordable=27_045).tokens_at_once == 27_045
     assert plan_training(settings, 5000, 384).epochs == 2
     assert plan_training(settings, 20_000, 384).epochs == 1
     plan = plan_training(settings, 20, 384)

@@ -288,8 +288,8 @@ def plan_training(
     if every == "auto":
         # an evaluation encodes the corpus; let all of them cost less than the training itself
         texts = 2 + negatives  # of a pair
-        affordable = 2 * texts * steps * batch / max(1, corpus)
-        every = math.ceil(steps / max(2, min(4, int(affordable))))
+        evaluations = int(2 * texts * steps * batch / max(1, corpus))
+        every = math.ceil(steps / max(2, min(4, evaluations)))
     device, precision = device_and_precision(settings)
     return Plan(
         pairs=pairs,
