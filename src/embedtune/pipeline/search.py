@@ -23,7 +23,12 @@ from embedtune.training.builders import Teacher
 from embedtune.training.examples import from_pairs
 from embedtune.training.merge import merge_curve
 from embedtune.training.options import AS_IT_IS, ModelSettings, prepare
-from embedtune.training.plan import TrainingSettings, device_and_precision, plan_training
+from embedtune.training.plan import (
+    TrainingSettings,
+    device_and_precision,
+    judging_precision,
+    plan_training,
+)
 from embedtune.training.sweep import Candidate, Chosen, Trial, alphas, candidates, search
 from embedtune.training.tpe import Space, search_larger
 from embedtune.training.train import texts_of, train
@@ -296,7 +301,7 @@ def _expected_seconds(
 
 def _score(rung: Rung, model: Any, training: TrainingSettings) -> float:
     """What a model has on the rung's dev."""
-    quick = "bf16" if device_and_precision(training) == ("cpu", "bf16") else "fp32"
+    quick = judging_precision(*device_and_precision(training))
     return rung.evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
 
 

@@ -123,14 +123,14 @@ def _open(system: System, case: Case, store: Store, console: Console) -> Embedde
     """Of a run, base and candidate as its evaluation left them in the store; all others in the
     quickest precision there is, which moves a score by less than what is looked for."""
     from embedtune.embed.recorded import RecordedEmbedder
-    from embedtune.training.plan import device_and_precision
+    from embedtune.training.plan import device_and_precision, judging_precision
 
     prompts = {"query": system.query_prompt, "document": system.document_prompt}
     instead = {role: prompt for role, prompt in prompts.items() if prompt is not None}
     stored = case.judgement is not None and not system.pooling and not instead
-    quick = device_and_precision(case.settings.training) == ("cpu", "bf16") and not stored
+    quick = judging_precision(*device_and_precision(case.settings.training))
     embedder = open_embedder(
-        system.model, precision="bf16" if quick else "fp32",
+        system.model, precision="fp32" if stored else quick,
         pooling=case.settings.model.pooling, pooling_instead=system.pooling or None,
         prompts_instead=instead,
     )  # fmt: skip
@@ -220,11 +220,10 @@ def _endpoint(case: Case, base: Any, tuned: Any) -> Embedder:
     line through both, 1/alpha from the base. ``tuned`` becomes it."""
     from embedtune.embed.local import MemoryEmbedder
     from embedtune.training.merge import merge_into
-    from embedtune.training.plan import device_and_precision
+    from embedtune.training.plan import device_and_precision, judging_precision
 
     merge_into(tuned, base, tuned, 1 / _alpha(case))
-    device, precision = device_and_precision(case.settings.training)
-    quick = "bf16" if (device, precision) == ("cpu", "bf16") else "fp32"
+    quick = judging_precision(*device_and_precision(case.settings.training))
     return MemoryEmbedder(tuned, f"{case.tuned} before it was merged", quick)
 
 

@@ -148,7 +148,7 @@ def tune(
     from embedtune.datasets.negatives import attach_negatives
     from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import MemoryEmbedder
-    from embedtune.training.plan import device_and_precision
+    from embedtune.training.plan import device_and_precision, judging_precision
 
     def pairs_of(part: RetrievalSet) -> list[Pair]:
         if "train" not in part.qrels:
@@ -189,7 +189,7 @@ def tune(
         return known | answers[query] if query in answers else known
 
     device, precision = device_and_precision(training)
-    quick = "bf16" if (device, precision) == ("cpu", "bf16") and not static else "fp32"
+    quick = "fp32" if static else judging_precision(device, precision)
     evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
 
     scored = [row for row in rows.get("dev", ()) if isinstance(row, ScoredRow)]

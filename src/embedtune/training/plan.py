@@ -309,6 +309,12 @@ def plan_training(
     )
 
 
+def judging_precision(device: str, precision: str) -> Literal["fp32", "bf16"]:
+    """What models that are trained with ``device`` and ``precision`` are judged in on the way:
+    bf16 only where the processor computes in it."""
+    return "bf16" if (device, precision) == ("cpu", "bf16") else "fp32"
+
+
 def peak_rate(settings: TrainingSettings) -> float:
     """The learning rate; adapters, which begin at nothing, take a higher one."""
     if settings.learning_rate == "auto":

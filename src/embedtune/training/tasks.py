@@ -132,7 +132,7 @@ def order_of(
     excluded: Excluded,
     settings: TrainingSettings,
     plan: Plan,
-    near: Sequence[Near] = (),
+    near: Sequence[Near],
 ) -> Order:
     """Epoch -> its batches, given by the seed and ``near``; several sets take turns by sizes.
 
@@ -141,7 +141,7 @@ def order_of(
     """
     passes: list[Callable[[int], list[list[int]]]] = [
         partial(_pass, examples, kind, excluded, settings, plan, own)
-        for (examples, kind), own in zip(lots, near or [[]] * len(lots), strict=True)
+        for (examples, kind), own in zip(lots, near, strict=True)
     ]
 
     def order(epoch: int) -> Iterator[Batch]:

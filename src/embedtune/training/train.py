@@ -39,7 +39,13 @@ from embedtune.training.lora import save_plain
 from embedtune.training.losses import LossKind, vectors_only
 from embedtune.training.memory import affordable_tokens, check_disk, told_when_full
 from embedtune.training.options import AS_IT_IS, ModelSettings, prepare
-from embedtune.training.plan import Plan, TrainingSettings, device_and_precision, plan_training
+from embedtune.training.plan import (
+    Plan,
+    TrainingSettings,
+    device_and_precision,
+    judging_precision,
+    plan_training,
+)
 from embedtune.training.portions import out_of_memory
 from embedtune.training.ranking import Excluded
 from embedtune.training.tasks import Lot, make_lots, make_tasks, neighbours_of, order_of, steps_of
@@ -192,7 +198,7 @@ def train_lots(
     if original:
         save_plain(model, original)
     base_score = float(score(model))
-    quick = plan.precision if (device, plan.precision) == ("cpu", "bf16") else "fp32"
+    quick = judging_precision(device, plan.precision)
     watch = Watch(passages or queries, partial(_vectors, quick), model)
     checkpoints, best = work / "checkpoints", work / "best"
     take_back(best, work / "model")
