@@ -24,11 +24,11 @@ from embedtune.pipeline.material import (
 )
 from embedtune.pipeline.search import ENOUGH, FILE, find_recipe, minutes_of, seeds_of
 from embedtune.pipeline.untrained import FOLDER, is_static, untrained
-from embedtune.pipeline.weight import choose_weight
+from embedtune.pipeline.weight import merge_with_base
 from embedtune.records import Chunk, Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
 from embedtune.training.examples import Examples, from_pairs
-from embedtune.training.merge import MergePoint, merge_into
+from embedtune.training.merge import MergePoint
 from embedtune.training.options import AS_IT_IS, ModelSettings
 from embedtune.training.plan import TrainingSettings
 from embedtune.training.soup import train_seeds
@@ -146,7 +146,6 @@ def tune(
         facts: Further entries for the model folder's ``embedtune.json``.
     """
     from embedtune.datasets.negatives import attach_negatives
-    from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.local import MemoryEmbedder
     from embedtune.training.plan import device_and_precision, judging_precision
 
@@ -269,34 +268,10 @@ def tune(
         ) if static else train_seeds(
             seeds, training.seed, work, train_one, score=dev_score, device=device
         )  # fmt: skip
-    if training.merge == "off" or training.merge == 1:
-        alpha, dev, curve = 1.0, trained.best_score, []
-    else:
-        original = load_sentence_transformer(
-            str(trained.base or base), device=device, pooling=model.pooling
-        )
-        tuned = load_sentence_transformer(str(trained.model), device=device)
-        scratch = load_sentence_transformer(str(trained.model), device=device)
-        if training.merge == "auto":
-            point, curve = choose_weight(
-                original, tuned, scratch, trained, probe_sets(evaluation.probe), dev_score,
-                console, chosen.curve if chosen and small else (), hold,
-            )  # fmt: skip
-        else:
-            merge_into(scratch, original, tuned, training.merge)
-            point = MergePoint(training.merge, dev_score(scratch))
-            curve = [point]
-        alpha, dev = point.alpha, point.dev
-        if chosen and small:  # the point's own is a mean over folds
-            merge_into(scratch, original, tuned, alpha)
-            dev = dev_score(scratch)
-        if alpha != 1:
-            merge_into(scratch, original, tuned, alpha)
-            folder = work / "merged"
-            shutil.rmtree(folder, ignore_errors=True)
-            scratch.save(str(folder), create_model_card=False)
-            shutil.rmtree(trained.model)
-            folder.rename(trained.model)
+    alpha, dev, curve = merge_with_base(
+        trained, base, training.merge, probe_sets(evaluation.probe), dev_score, console,
+        chosen.curve if chosen and small else (), hold=hold, device=device, pooling=model.pooling,
+    )  # fmt: skip
     shutil.rmtree(work / "base", ignore_errors=True)
     write_json(
         trained.model / FACTS,

@@ -1,9 +1,10 @@
 """The weight of a tuned model in the merge with its base: best on dev, within the probe's gate."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from embedtune.evaluation.evaluate import System
 from embedtune.evaluation.forgetting import base_scores, counts, forgetting, open_probes
@@ -13,6 +14,57 @@ from embedtune.training.merge import ALPHAS, MergePoint, choose_alpha, merge_cur
 from embedtune.training.train import Trained
 
 log = logging.getLogger(__name__)
+
+
+def merge_with_base(
+    trained: Trained,
+    base: str,
+    weight: float | Literal["auto", "off"],
+    probes: Sequence[RetrievalSet],
+    dev_score: Any,
+    console: Console,
+    folds: Sequence[tuple[float, float]],
+    *,
+    hold: bool,
+    device: str,
+    pooling: str,
+) -> tuple[float, float, Sequence[MergePoint]]:
+    """Merge a trained model with what it began as, in its own folder.
+
+    Args:
+        weight: Of the trained model; auto: the best on dev, see ``choose_weight``.
+
+    Returns:
+        The weight, the model's score on dev, the scores at the weights looked at (none where
+        nothing was merged).
+    """
+    from embedtune.embed.loading import load_sentence_transformer
+
+    if weight in ("off", 1):
+        return 1.0, trained.best_score, ()
+    original = load_sentence_transformer(str(trained.base or base), device=device, pooling=pooling)
+    tuned, scratch = (
+        load_sentence_transformer(str(trained.model), device=device) for _ in range(2)
+    )
+    if weight == "auto":
+        point, curve = choose_weight(
+            original, tuned, scratch, trained, probes, dev_score, console, folds, hold
+        )
+        alpha = point.alpha
+        merge_into(scratch, original, tuned, alpha)
+        dev = dev_score(scratch) if folds else point.dev  # over folds it is a mean
+    else:
+        alpha = float(weight)
+        merge_into(scratch, original, tuned, alpha)
+        dev = dev_score(scratch)
+        curve = [MergePoint(alpha, dev)]
+    if alpha != 1:
+        folder = trained.model.parent / "merged"
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.save(str(folder), create_model_card=False)
+        shutil.rmtree(trained.model)
+        folder.rename(trained.model)
+    return alpha, dev, curve
 
 
 def choose_weight(
