@@ -54,8 +54,8 @@ def fit(
 
     losses = torch.nn.ModuleList(task.loss for task in tasks)
     losses.to(model.device)
-    optimiser = torch.optim.AdamW(
-        _groups([model, losses], settings.weight_decay), lr=plan.learning_rate
+    optimiser = torch.optim.AdamW(  # fused: one pass over the weights, as the trainer has it
+        _groups([model, losses], settings.weight_decay), lr=plan.learning_rate, fused=True
     )
     scheduler = get_scheduler(
         settings.scheduler,
