@@ -8,12 +8,16 @@ import pytest
 
 from embedtune.cli.console import Console
 from embedtune.config import RunSettings, load_config
-from embedtune.embed.adapted import AdaptedEmbedder
+from embedtune.embed.adapted import AdaptedEmbedder, unit
 from embedtune.embed.openai import OpenAIEmbedder
 from embedtune.errors import ConfigError, NothingUsable, ServiceError
+from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.systems import parse_system
+from embedtune.pipeline.adapter_choice import gather, lesson_of
 from embedtune.pipeline.adapting import adapt_into, told
 from embedtune.pipeline.indexing import index_into, search_index
 from embedtune.pipeline.models import compare_models, evaluate_systems
+from embedtune.pipeline.stored import load_given
 
 SYSTEM = "openai:m-small"
 QUIET = Console(quiet=True)
@@ -66,6 +70,30 @@ def test_an_adapter_learns_what_people_call_things_and_each_text_is_paid_once(
     moved = embedder.embed(texts, "query")
     assert np.allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-6)
     assert not np.allclose(moved, plain.embed(texts, "query"), atol=0.1)
+
+
+def test_an_adapter_learns_nothing_from_a_passage_that_test_shares(settings, write_data, tmp_path):
+    data = write_data(tmp_path / "data")
+    with (data / "qrels" / "train.tsv").open("a") as file:
+        file.write("q0\tp100\t1\n")  # q100 of test asks about it
+    given = load_given(data, settings.split)
+    assert given.left_out_pairs == (("q0", "p100"),)
+    evaluator = Evaluator(given.data, settings.evaluation, near_duplicates=given.twins)
+    asked = gather(evaluator, parse_system("hashing:96"), given)
+    [(place, row)] = asked.barred
+    assert (asked.answers.queries[place].id, asked.answers.ids[row]) == ("q0", "p100")
+    taught = lesson_of(asked, asked.train, 1000)
+    assert taught.pairs == len(asked.train) == 60
+    shared = unit(asked.rows[[row]])
+    assert not np.isclose(taught.passages @ shared[0], 1, atol=1e-6).any()
+
+
+def test_where_no_query_may_be_learnt_from_the_reason_is_told(settings, write_data, tmp_path):
+    data = write_data(tmp_path / "data")
+    with (data / "qrels" / "test.tsv").open("a") as file:
+        file.writelines(f"q100\tp{number}\t1\n" for number in range(60))
+    with pytest.raises(NothingUsable, match="no train pair is left: each of the 60"):
+        adapt_into("hashing:96", data, tmp_path / "adapter", settings, QUIET)
 
 
 def test_passages_indexed_through_an_adapter_are_paid_once(service, settings, write_data, tmp_path):

@@ -115,6 +115,41 @@ def test_an_unknown_required_verdict_is_found_first(command, tmp_path):
     assert "great" in result.err
 
 
+def share(data, count):
+    """The first ``count`` train passages answer a question of test too."""
+    lines = [f"q50-0\tp{number}\t1\n" for number in range(count)]
+    with (data / "qrels" / "test.tsv").open("a") as file:
+        file.writelines(lines)
+
+
+def test_a_passage_that_test_shares_costs_its_pairs_and_not_their_queries(
+    command, make_beir, tmp_path, tiny_model
+):
+    data = make_beir(tmp_path / "sharing")
+    with (data / "qrels" / "train.tsv").open("a") as file:
+        file.write("q9-0\tp0\t1\n")
+    share(data, 1)
+    arguments = ("train", "--data", data, "--base", tiny_model, "--out", tmp_path / "model",
+                 "--json", *QUICK)  # fmt: skip
+    result = command(*arguments)
+    assert result.code == 0, result.err
+    assert "2 of 60 train queries and 1 further pairs are left out of training" in result.err
+    assert (result.json["left_out"], result.json["left_out_pairs"]) == (2, 1)
+    assert json.loads((tmp_path / "model" / "embedtune.json").read_text())["pairs"] == 58
+
+
+@pytest.mark.parametrize("negatives", ["none", "hard"])
+def test_where_leaks_leave_no_pair_the_reason_is_told(
+    command, make_beir, tmp_path, tiny_model, negatives
+):
+    data = make_beir(tmp_path / "sharing")
+    share(data, 30)
+    result = command("train", "--data", data, "--base", tiny_model, "--out", tmp_path / "model",
+                     "--set", f"negatives.method={negatives}", *QUICK)  # fmt: skip
+    assert result.code == 3
+    assert "no train pair is left: each of the 60 shares its passage" in result.lines[-1]
+
+
 def test_leaks_of_given_splits_are_counted_and_shown_twice(
     command, make_beir, tmp_path, tiny_model, trained
 ):

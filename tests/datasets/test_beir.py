@@ -80,6 +80,22 @@ def test_further_parts_keep_their_names(folder):
     assert data.qrels["test_hard"] == {"q3": {"p3": 2}}
 
 
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "Validation", "验证集"])
+def test_dev_may_be_called_as_in_files_of_pairs(folder, name):
+    data = read_beir(folder(qrels={"train": QRELS["train"], name: QRELS["dev"]})).data
+    assert data.qrels == {"train": {"q1": {"p1": 1}}, "dev": {"q2": {"p2": 1}}}
+
+
+def test_two_files_of_one_split_are_both_named(folder):
+    more = {"validation": "q3\tp3\t2\n", "eval": "q1\tp1\t1\n"}
+    with pytest.raises(ConfigError) as caught:
+        read_beir(folder(qrels={**QRELS, **more}))
+    assert [fault.partition("qrels: ")[2] for fault in caught.value.faults] == [
+        "eval.tsv and test.tsv are both test; keep one, or give one a name of its own",
+        "dev.tsv and validation.tsv are both dev; keep one, or give one a name of its own",
+    ]
+
+
 def test_numbers_as_ids_are_their_text(folder):
     corpus = [{"_id": 7, "text": "seven"}, {"_id": "08", "text": "eight"}]
     queries = [{"_id": 1, "text": "which?"}]

@@ -317,6 +317,21 @@ def test_queries_that_were_left_out_get_no_negatives(line):
     assert (list(rows), account.queries) == (["q"], 1)
 
 
+def test_a_pair_that_was_left_out_measures_nothing_and_gives_no_negative(line):
+    data, embedder = line
+    data = of(data.chunks, data.queries, {"q": ["p", "c"]})
+    how = NegativeSettings(method="hard", count=2, ceiling=0.95)
+    assert ids(mined(data, how, embedder=embedder)[0]["q"]) == ["e", "f"]  # below 0.95 * 0.76
+    rows, _ = mined(data, how, embedder=embedder, left_out_pairs=[("q", "c"), ("gone", "c")])
+    assert ids(rows["q"]) == ["d", "e"]  # below 0.95 * 0.8, without c
+
+
+def test_where_every_query_was_left_out_the_reason_is_told(line):
+    data, embedder = line
+    with pytest.raises(NothingUsable, match="each of the 1 shares its passage"):
+        mined(data, embedder=embedder, left_out=["q"])
+
+
 # ---- too few
 
 

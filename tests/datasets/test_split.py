@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from embedtune.datasets.audit import audit
-from embedtune.datasets.given import check_given_splits, complete_splits
+from embedtune.datasets.given import check_given_splits, complete_splits, nothing_left
 from embedtune.datasets.source import Source
 from embedtune.datasets.split import SplitSettings, leaks, split_queries
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
@@ -595,13 +595,46 @@ def test_near_duplicates_across_given_splits_leave_train_and_flag_test():
     data = given_data(train="a b ch", dev="f", test="d e")
     # a ~ d directly; b ~ g ~ e through an unjudged passage; c ~ f of dev
     report = check_given_splits(data, [(0, 3), (1, 6), (4, 6), (2, 5)])
-    assert report.left_out == ("qa", "qb", "qc+h")
+    assert report.left_out == ("qa", "qb")
+    assert report.left_out_pairs == (("qc+h", "c"),)
     assert report.affected == ("qd", "qe")
     assert report.pairs == 2
     assert "2 pairs" in report.notes[0]
-    assert "3 of 3 train queries are left out" in report.notes[0]
+    assert "2 of 3 train queries and 1 further pairs are left out" in report.notes[0]
     assert "2 of 2 test queries are flagged" in report.notes[0]
     assert data.qrels["train"].keys() == {"qa", "qb", "qc+h"}  # never moved
+
+
+def test_of_a_query_with_several_passages_only_those_near_dev_or_test_leave_training():
+    data = given_data(train="abc gh", dev="f", test="d e")
+    report = check_given_splits(data, [(0, 3), (2, 5)])  # a ~ d of test, c ~ f of dev
+    assert report.left_out == ()
+    assert report.left_out_pairs == (("qa+b+c", "a"), ("qa+b+c", "c"))
+    assert report.affected == ("qd",)
+    assert "0 of 2 train queries and 2 further pairs are left out of training" in report.notes[0]
+    assert data.qrels["train"]["qa+b+c"].keys() == {"a", "b", "c"}  # still relevant
+
+
+def test_a_passage_that_train_and_test_share_leaves_training_and_the_others_stay():
+    report = check_given_splits(given_data(train="ab c", dev="f", test="ad"), [])
+    assert (report.left_out, report.left_out_pairs) == ((), (("qa+b", "a"),))
+    assert (report.affected, report.pairs) == (("qa+d",), 0)
+    assert "0 of 2 train queries and 1 further pairs are left out" in report.notes[0]
+
+
+def test_a_query_without_a_passage_of_its_own_is_left_out_whole():
+    report = check_given_splits(given_data(train="ab bc", dev="ag", test="bd"), [])
+    assert (report.left_out, report.left_out_pairs) == (("qa+b",), (("qb+c", "b"),))
+    assert "1 of 2 train queries and 1 further pairs are left out" in report.notes[0]
+
+
+def test_where_no_train_pair_is_left_the_error_counts_them_and_says_what_to_do():
+    data = given_data(train="ab b", dev="ag", test="bd")
+    assert check_given_splits(data, []).left_out == ("qa+b", "qb")
+    error = nothing_left(data)
+    assert error.exit_code == 3
+    assert "folder: no train pair is left: each of the 3 shares its passage" in str(error)
+    assert "qrels/train.tsv alone" in str(error)
 
 
 def test_passages_of_one_document_across_given_splits_count():
@@ -618,7 +651,7 @@ def test_boilerplate_joins_no_groups_but_leaks_directly():
     data = given_data(dict.fromkeys("abcdef", "the same notice"), train="ag h", dev="b", test="e")
     pairs = [(0, n) for n in range(1, 6)]
     report = check_given_splits(data, pairs)
-    assert report.left_out == ("qa+g",)
+    assert (report.left_out, report.left_out_pairs) == ((), (("qa+g", "a"),))
     assert report.affected == ("qe",)
 
 
@@ -638,15 +671,18 @@ def test_re_ordered_and_overlapping_passages_across_given_splits_leave_train():
         check_given_splits(data, [], strict=True)
 
 
-def test_nearly_the_same_question_in_train_and_test_is_no_training_pair():
-    data = given_data(train="a b", dev="c", test="d")
-    texts = {"qa": "Where is the spare key to my cellar kept?",
+@pytest.mark.parametrize("train", ["a", "ae"])
+def test_nearly_the_same_question_in_train_and_test_is_no_training_pair(train):
+    data = given_data(train=f"{train} b", dev="c", test="d")
+    query = f"q{'+'.join(train)}"
+    texts = {query: "Where is the spare key to my cellar kept?",
              "qd": "Where is the spare key to the cellar kept?"}  # fmt: skip
     data = replace(
         data, queries=tuple(replace(q, text=texts.get(q.id, q.text)) for q in data.queries)
     )
     report = check_given_splits(data, [])
-    assert (report.left_out, report.affected) == (("qa",), ("qd",))
+    assert (report.left_out, report.affected) == ((query,), ("qd",))
+    assert report.left_out_pairs == ()  # the query as a whole
 
 
 def test_the_same_question_in_train_and_test_is_no_training_pair():

@@ -13,13 +13,28 @@ from embedtune.pipeline.material import (
     labels_of_helpers,
     open_teacher,
     own_examples,
+    training_pairs,
 )
-from embedtune.records import Pair
+from embedtune.records import Chunk, Pair, Query, RetrievalSet
 from embedtune.training.plan import TrainingSettings
 
 SCORED = [ScoredRow("a b", "c d", 0.5), ScoredRow("e", "f", 1.0)]
 LABELLED = [LabelledRow("a b", "fee"), LabelledRow("c d", "tow")]
 PAIRS = [Pair("q", "c", "a b", "c d")]
+
+
+def test_queries_and_single_pairs_that_are_left_out_are_not_learnt_from():
+    chunks = tuple(Chunk(name, name, 0, 9, "", f"passage {name}") for name in "abc")
+    queries = (Query("q", "which?"), Query("r", "where?"))
+    train = {"q": {"a": 1, "b": 1}, "r": {"b": 1, "c": 2}}
+    data = RetrievalSet("set", chunks, queries, {"train": train})
+
+    def learnt(*left_out):
+        return [(pair.query, pair.chunk) for pair in training_pairs(data, *left_out)]
+
+    assert learnt() == [("q", "a"), ("q", "b"), ("r", "b"), ("r", "c")]
+    assert learnt(["q"], [("r", "b")]) == [("r", "c")]
+    assert learnt((), [("q", "b")]) == [("q", "a"), ("r", "b"), ("r", "c")]
 
 
 @pytest.mark.parametrize(

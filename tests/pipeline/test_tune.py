@@ -8,9 +8,11 @@ import pytest
 
 from embedtune.config import RunSettings
 from embedtune.datasets.beir import read_beir
-from embedtune.errors import ConfigError
+from embedtune.errors import ConfigError, IntegrityError
 from embedtune.evaluation.settings import EvaluationSettings
+from embedtune.pipeline import search
 from embedtune.pipeline.console import Silent
+from embedtune.pipeline.material import training_pairs
 from embedtune.pipeline.preflight import check_model
 from embedtune.pipeline.tune import tune
 from embedtune.training.plan import TrainingSettings
@@ -114,9 +116,79 @@ def test_no_search_is_begun_that_the_time_does_not_hold(small_beir, tiny_model, 
                    "--minutes", "0.001", "--set", "evaluation.probe=none",
                    "--set", "training.epochs=1")  # fmt: skip
     assert done.code == 0, done.err
-    assert "no search for a recipe: a trial would take about" in done.err
+    assert "no search for a recipe: 0.001 minutes do not hold a trial (about" in done.err
     assert done.json["search"] is None
     assert 0 < done.json["alpha"] <= 1  # on dev, as without a search
+
+
+def looked_for(data, base, work, minutes=5.0, **settings):
+    """What ``find_recipe`` finds in ``work`` for pairs of ``data``."""
+    return search.find_recipe(
+        data, str(base), work, pairs_of=training_pairs, excluded=lambda query: frozenset(),
+        near_duplicates=(), training=TrainingSettings(epochs=1, device="cpu", **settings),
+        evaluation=EvaluationSettings(probe="none"), minutes=minutes, console=Silent(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("minutes", [5.0, 1e-5])
+def test_after_a_kill_the_training_goes_on_with_the_recipe_that_it_began_with(
+    small_beir, tiny_model, tmp_path, monkeypatch, minutes
+):
+    data = read_beir(small_beir).data
+    first = looked_for(data, tiny_model, tmp_path, minutes)
+    assert (first is None) == (minutes < 1)
+    monkeypatch.setattr(search, "_trial", lambda *_: pytest.fail("looked for again"))
+    assert looked_for(data, tiny_model, tmp_path, 1000.0) == first
+
+
+def test_time_that_trials_took_before_a_kill_counts(small_beir, tiny_model, tmp_path):
+    data = read_beir(small_beir).data
+    whole = looked_for(data, tiny_model, tmp_path)
+    (tmp_path / search.OUTCOME).unlink()
+    file = tmp_path / search.FILE
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) > 4
+    for line in lines:
+        line["seconds"] = 60.0
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines[:3]))
+    short = looked_for(data, tiny_model, tmp_path, 5.5)  # three trials, and two are kept back
+    assert (len(short.trials), short.complete) == (3, False)
+    assert [one.candidate for one in short.trials] == [one.candidate for one in whole.trials[:3]]
+
+
+def test_a_candidate_whose_training_fails_is_none_any_more(
+    small_beir, tiny_model, tmp_path, monkeypatch, caplog
+):
+    trial = search._trial
+
+    def fails(candidate, *others):
+        if candidate.temperature == 0.03:
+            raise IntegrityError("step 3: the loss is nan")
+        return trial(candidate, *others)
+
+    monkeypatch.setattr(search, "_trial", fails)
+    chosen = looked_for(read_beir(small_beir).data, tiny_model, tmp_path)
+    assert chosen.candidate.temperature == 0.05
+    assert "no candidate any more: step 3: the loss is nan" in caplog.text
+    monkeypatch.setattr(search, "_trial", lambda *_: (_ for _ in ()).throw(IntegrityError("nan")))
+    with pytest.raises(IntegrityError):  # the usual one
+        looked_for(read_beir(small_beir).data, tiny_model, tmp_path / "other")
+
+
+def test_dimensions_are_given_to_the_model_and_not_to_the_search(
+    small_beir, tiny_model, tmp_path
+):
+    chosen = looked_for(read_beir(small_beir).data, tiny_model, tmp_path, matryoshka=[16])
+    assert chosen is not None
+
+
+def test_train_queries_that_are_left_out_judge_no_recipe(small_beir):
+    data = read_beir(small_beir).data
+    left_out = frozenset(list(data.qrels["train"])[:2])
+    rungs = search._rungs(data, training_pairs, (), EvaluationSettings(), left_out)
+    for rung in rungs:
+        assert left_out.isdisjoint(rung.data.qrels["dev"])
+        assert left_out.isdisjoint(rung.data.qrels["train"])
 
 
 def test_optuna_searches_and_its_trials_are_told(small_beir, tiny_model, command, tmp_path):

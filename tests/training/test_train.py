@@ -172,7 +172,7 @@ def test_non_finite_loss_stops_at_once_and_publishes_nothing(tiny_model, tmp_pat
 def test_loss_of_zero_from_the_start_stops(tiny_model, tmp_path):
     pairs = topic_pairs()
     everything = frozenset(pair.chunk for pair in pairs)
-    with pytest.raises(IntegrityError, match="the loss has been 0"):
+    with pytest.raises(IntegrityError, match="the gradient has been 0"):
         train(
             pairs, str(tiny_model), tmp_path, excluded=lambda query: everything, score=accuracy,
             settings=FAST,

@@ -1,17 +1,19 @@
 """BEIR folders: corpus.jsonl, queries.jsonl and qrels/*.tsv, read with line numbers.
 
-Layout: Thakur et al. 2021, arXiv:2104.08663. Every file in qrels/ is a split of that name.
+Layout: Thakur et al. 2021, arXiv:2104.08663. Every file in qrels/ is a split of that name, and
+those with a usual name (``validation.tsv``) are train, dev and test, as files of pairs are.
 """
 
 import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from embedtune.datasets.parts import split_called
 from embedtune.decode import Undecodable, decode
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
 from embedtune.files import read_json, read_jsonl, visible, write_json, write_jsonl, write_text
@@ -48,7 +50,7 @@ def read_beir(folder: Path, *, passages_alone: bool = False) -> BeirReading:
         passages_alone: A folder of nothing but corpus.jsonl will do, and has no queries.
 
     Raises:
-        ConfigError: A file of the layout is missing.
+        ConfigError: A file of the layout is missing, or two are one split.
         NothingUsable: No passages, no queries or no judgements are left.
         IntegrityError: Judged ids that are in neither file.
     """
@@ -63,6 +65,7 @@ def read_beir(folder: Path, *, passages_alone: bool = False) -> BeirReading:
     if missing := next((name for name, found in there.items() if not found), None):
         hint = ALONE if alone and missing == "queries.jsonl" else ""
         raise ConfigError(f"{folder}: no {missing}; {LAYOUT}{hint}")
+    splits = _splits(files)
     rejects: list[Reject] = []
     ends: dict[str, int] = defaultdict(int)  # where the next passage of a group begins
 
@@ -75,8 +78,8 @@ def read_beir(folder: Path, *, passages_alone: bool = False) -> BeirReading:
     qrels: dict[str, dict[str, dict[str, int]]] = {}
     accepted = len(chunks) + len(queries)
     lost = _Lost.of(rejects, folder)
-    for path in files:
-        qrels[path.stem], lines, zeros = _qrels(path, chunks, queries, lost, rejects)
+    for split, path in splits.items():
+        qrels[split], lines, zeros = _qrels(path, chunks, queries, lost, rejects)
         accepted += lines
         if zeros:
             notes.append(f"{path.name}: {zeros} judgements of score 0 (not relevant) are not kept")
@@ -99,6 +102,22 @@ def read_beir(folder: Path, *, passages_alone: bool = False) -> BeirReading:
         tuple(notes),
         Counts(accepted + len(rejects), accepted, len(rejects) - copies, copies),
     )
+
+
+def _splits(files: Sequence[Path]) -> dict[str, Path]:
+    """Split -> its judgements."""
+    splits: dict[str, Path] = {}
+    faults = []
+    for path in files:
+        first = splits.setdefault(split := split_called(path.stem), path)
+        if first != path:
+            faults.append(
+                f"{path.parent}: {visible(first.name)} and {visible(path.name)} are both {split}; "
+                "keep one, or give one a name of its own"
+            )
+    if faults:
+        raise ConfigError(faults)
+    return splits
 
 
 def _shares_passages(folder: Path) -> bool:

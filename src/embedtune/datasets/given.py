@@ -18,10 +18,11 @@ from embedtune.similar import near_duplicates as find_near_duplicates
 class LeakReport:
     """Leaks between splits that came with the data."""
 
-    left_out: tuple[str, ...]  # train queries in one group with dev or test
+    left_out: tuple[str, ...]  # train queries of which no pair is left
     affected: tuple[str, ...]  # test queries in one group with train
     pairs: int  # passages judged in different splits that are near-duplicates or share text
     notes: tuple[str, ...]
+    left_out_pairs: tuple[tuple[str, str], ...] = ()  # (query, passage) of the other train queries
 
 
 def check_given_splits(
@@ -29,12 +30,13 @@ def check_given_splits(
 ) -> LeakReport:
     """What leaks between splits that came with the data. They are never moved.
 
-    Train queries whose passage is in one group (same document, or joined by near-duplicates)
-    with a passage of dev or test, or whose text is asked there too, or nearly so, are to be left
-    out of training; test queries in one group with train are flagged, so that both figures can be
-    shown. Boilerplate (near-duplicates in more than 3 documents) is a leak to its direct
-    near-duplicates but joins no groups, and so are passages that share text otherwise (contained,
-    overlapping, re-ordered). Other parts (``test_…``) are no leak.
+    Train pairs whose passage is in one group (same document, or joined by near-duplicates) with a
+    passage of dev or test are to be left out of training, and so are all pairs of a query whose
+    text is asked there too, or nearly so. They stay relevant: never a negative. Test queries in one
+    group with train are flagged, so that both figures can be shown. Boilerplate (near-duplicates in
+    more than 3 documents) is a leak to its direct near-duplicates but joins no groups, and so are
+    passages that share text otherwise (contained, overlapping, re-ordered). Other parts
+    (``test_…``) are no leak.
 
     Where all splits search the same passages by design (labelled texts), the texts of the queries
     are compared instead: it is they that training sees.
@@ -70,14 +72,17 @@ def check_given_splits(
     ]
     group = components(len(data.chunks), [*same_document, *joins])
 
-    def near(names: Sequence[str], grades: Mapping[str, int], query: str) -> bool:
+    def asked_in(names: Sequence[str], query: str) -> bool:
         same = {texts[query], *(texts[other] for other in alike.get(query, ()))}
-        return not same.isdisjoint(asked[names]) or any(
-            group[index[chunk]] in groups[names]
+        return not same.isdisjoint(asked[names])
+
+    def near(names: Sequence[str], chunks: Iterable[str]) -> set[str]:
+        return {
+            chunk
+            for chunk in chunks
+            if group[index[chunk]] in groups[names]
             or not passages[names].isdisjoint(close.get(chunk, ()))
-            for chunk, grade in grades.items()
-            if grade > 0
-        )
+        }
 
     split_of_query = {query: name for name in NAMES for query in qrels[name]}
     alike = asked_alike({query: texts[query] for query in split_of_query}, split_of_query)
@@ -85,8 +90,23 @@ def check_given_splits(
     for names in passages:
         groups[names] = {group[index[chunk]] for chunk in passages[names]}
         asked[names] = {texts[query] for name in names for query in qrels[name]}
-    left_out = tuple(q for q, own in qrels["train"].items() if near(("dev", "test"), own, q))
-    affected = tuple(q for q, own in qrels["test"].items() if near(("train",), own, q))
+    held_out = ("dev", "test")
+    leaking = near(held_out, relevant_in(qrels["train"]))
+    left_out: list[str] = []
+    left_out_pairs: list[tuple[str, str]] = []
+    for query, grades in qrels["train"].items():
+        own = [chunk for chunk, grade in grades.items() if grade > 0]
+        barred = [chunk for chunk in own if chunk in leaking]
+        if asked_in(held_out, query) or (own and barred == own):
+            left_out.append(query)
+        else:
+            left_out_pairs += [(query, chunk) for chunk in barred]
+    trained = near(("train",), relevant_in(qrels["test"]))
+    affected = tuple(
+        query
+        for query, grades in qrels["test"].items()
+        if asked_in(("train",), query) or not trained.isdisjoint(relevant_in({query: grades}))
+    )
     split_of = {chunk: name for name in reversed(NAMES) for chunk in relevant_in(qrels[name])}
     ids = [chunk.id for chunk in data.chunks]
 
@@ -98,8 +118,16 @@ def check_given_splits(
     near_pairs, sharing_text = across(near_duplicates), across(shared)
     found = f"{near_pairs} pairs of passages judged in different splits are near-duplicates"
     found += f", {sharing_text} more share text" if sharing_text else ""
-    report = _report(data.name, qrels, left_out, affected, near_pairs + sharing_text, found,
-                     strict=strict)  # fmt: skip
+    report = _report(
+        data.name,
+        qrels,
+        tuple(left_out),
+        affected,
+        near_pairs + sharing_text,
+        found,
+        tuple(left_out_pairs),
+        strict=strict,
+    )
     return replace(report, notes=(*report.notes, *notes))
 
 
@@ -110,18 +138,31 @@ def _report(
     affected: tuple[str, ...],
     pairs: int,
     found: str,
+    left_out_pairs: tuple[tuple[str, str], ...] = (),
     *,
     strict: bool,
 ) -> LeakReport:
-    if not (pairs or left_out or affected):
+    if not (pairs or left_out or left_out_pairs or affected):
         return LeakReport((), (), 0, ())
+    further = f" and {len(left_out_pairs)} further pairs" if left_out_pairs else ""
     note = (
-        f"{found}; {len(left_out)} of {len(qrels['train'])} train queries are left out of "
+        f"{found}; {len(left_out)} of {len(qrels['train'])} train queries{further} are left out of "
         f"training, {len(affected)} of {len(qrels['test'])} test queries are flagged"
     )
     if strict and pairs:
         raise IntegrityError(f"{name}: {note} (--strict)")
-    return LeakReport(left_out, affected, pairs, (note,))
+    return LeakReport(left_out, affected, pairs, (note,), left_out_pairs)
+
+
+def nothing_left(data: RetrievalSet) -> NothingUsable:
+    """The error for data of which ``check_given_splits`` leaves nothing to train on."""
+    pairs = sum(len(relevant_in({query: own})) for query, own in data.qrels["train"].items())
+    return NothingUsable(
+        f"{data.name}: no train pair is left: each of the {pairs} shares its passage, its "
+        "document, a near-duplicate or its question with dev or test; put all judgements into one "
+        "split (qrels/train.tsv alone), and dev and test are cut from it by document, or take what "
+        "is shared out of dev and test"
+    )
 
 
 def _check_texts(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from embedtune.datasets.given import nothing_left
 from embedtune.datasets.groups import close_to, relevant_in
 from embedtune.datasets.negatives import (
     Check,
@@ -58,6 +59,7 @@ def mine_negatives(
     near_duplicates: Sequence[tuple[str, str]] = (),
     groups: Mapping[str, str] = {},
     left_out: Iterable[str] = (),
+    left_out_pairs: Iterable[tuple[str, str]] = (),
     embedder: Embedder | None = None,
     given: Mapping[str, Sequence[str]] = {},
     check: Check | None = None,
@@ -97,6 +99,7 @@ def mine_negatives(
         near_duplicates: Pairs of chunk ids.
         groups: Chunk id -> group, as the split made them; without it a chunk's ``document``.
         left_out: Train queries that are too close to dev or test.
+        left_out_pairs: (query, chunk) likewise; the chunk is no negative of the query either.
         embedder: Needed for ``dense``, ``both`` and ``farthest``.
         given: Query id -> chunk ids, hardest first.
         check: Asked about up to 2 * ``count`` hard candidates a query, or all given ones. What
@@ -120,10 +123,15 @@ def mine_negatives(
         for query in (data.queries_of("train") if "train" in data.qrels else ())
         if (relevant := relevant_in({query.id: data.qrels["train"][query.id]}))
     }
+    if not judged:
+        raise NothingUsable(f"{data.name}: no train queries to find negatives for")
     for query in left_out:
         judged.pop(query, None)
     if not judged:
-        raise NothingUsable(f"{data.name}: no train queries to find negatives for")
+        raise nothing_left(data)
+    for query, chunk in left_out_pairs:
+        if query in judged:
+            judged[query].discard(chunk)
     position = {chunk.id: place for place, chunk in enumerate(data.chunks)}
     unknown = [chunk for query in judged for chunk in given.get(query, ()) if chunk not in position]
     if settings.method == "given" and unknown:

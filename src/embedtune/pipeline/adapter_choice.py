@@ -8,6 +8,7 @@ import numpy as np
 from embedtune.adapt import Fitting, Lesson, Trial, best_of, fit, try_all, try_ranks
 from embedtune.adapt.choose import IDENTITY
 from embedtune.adapt.lesson import lesson
+from embedtune.datasets.given import nothing_left
 from embedtune.embed import Matrix
 from embedtune.embed.adapted import Adapter
 from embedtune.errors import NothingUsable
@@ -39,8 +40,9 @@ class Asked:
     asked: Matrix  # of train, then of dev
     answers: Answers  # likewise
     train: tuple[int, ...]  # places of the train queries that may be learnt from
+    barred: frozenset[tuple[int, int]]  # (place, row) of theirs that may not
     dev: tuple[int, ...]
-    reserved: frozenset[int]  # rows that answer queries of other splits
+    reserved: frozenset[int]  # rows that answer queries of other splits, and barred ones
     encoded: Encoded
 
 
@@ -71,15 +73,24 @@ def gather(evaluator: Evaluator, base: System, given: Dataset) -> Asked:
         tuple(rows for _, own in parts for rows in own.relevant),
         tuple(rows for _, own in parts for rows in own.masked),
     )
-    barred = set(given.left_out)
-    train = tuple(p for p, query in enumerate(first.queries) if query.id not in barred)
+    left_out, pairs = set(given.left_out), set(given.left_out_pairs)
+    train = tuple(p for p, query in enumerate(first.queries) if query.id not in left_out)
+    if not train:
+        raise nothing_left(given.data)
+    barred = frozenset(
+        (place, row)
+        for place in train
+        for row, chunks in first.relevant[place].items()
+        if any((first.queries[place].id, chunk) in pairs for chunk in chunks)
+    )
     return Asked(
         parts[0][0].rows,
         np.concatenate([own.asked for own, _ in parts]),
         answers,
         train,
+        barred,
         tuple(range(len(first.queries), len(answers.queries))),
-        frozenset(reserved),
+        frozenset(reserved | {row for _, row in barred}),
         parts[0][0],
     )
 
@@ -93,8 +104,9 @@ def lesson_of(asked: Asked, places: Sequence[int], most: int) -> Lesson:
         if place not in own
         for row in answers.relevant[place]
     } | asked.reserved
+    known = ((place, row) for place in places for row in answers.relevant[place])
     pairs = sorted(
-        ((place, row) for place in places for row in answers.relevant[place]),
+        (pair for pair in known if pair not in asked.barred),
         key=lambda pair: (tie_breaker(answers.queries[pair[0]].id), answers.ids[pair[1]]),
     )[:most]
     right = {row for _, row in pairs}

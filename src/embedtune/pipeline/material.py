@@ -1,15 +1,20 @@
 """What a training learns from: the sets of examples that a data set, and further ones, give."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedtune.config import RunSettings
 from embedtune.datasets.formats import LabelledRow, PairRow, Row, ScoredRow
+from embedtune.datasets.judging import query_id
+from embedtune.datasets.source import Source
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
 from embedtune.evaluation.measures import similarities_of_rows
 from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.files import visible
 from embedtune.records import Pair, RetrievalSet, content_id
+from embedtune.relevance import Relevance, merge_qrels
+from embedtune.similar import normalise
 from embedtune.training.builders import Teacher
 from embedtune.training.examples import Examples, from_labelled, from_pairs, from_scored
 from embedtune.training.losses import LOSSES, RANKED, check_loss
@@ -17,24 +22,32 @@ from embedtune.training.plan import TrainingSettings
 
 
 def training_pairs(
-    data: RetrievalSet, left_out: Iterable[str] = (), *, seed: int = 0
+    data: RetrievalSet,
+    left_out: Iterable[str] = (),
+    left_out_pairs: Iterable[tuple[str, str]] = (),
+    *,
+    seed: int = 0,
 ) -> list[Pair]:
-    """One pair for each relevant chunk of each train query that is not ``left_out``.
+    """One pair for each relevant chunk of each train query, but for those left out.
 
     Of labelled texts, each of which has hundreds, one is drawn for each.
+
+    Args:
+        left_out: Train queries that are too close to dev or test.
+        left_out_pairs: (query, chunk) likewise.
     """
     if data.shared_passages:
         from embedtune.datasets.convert import draw_pairs
 
         return draw_pairs(data, left_out, per_query=1, seed=seed)
-    barred = set(left_out)
+    barred, barred_pairs = set(left_out), set(left_out_pairs)
     chunks = {chunk.id: chunk for chunk in data.chunks}
     return [
         Pair(query.id, chunk_id, query.text, chunks[chunk_id].embedded)
         for query in data.queries_of("train")
         if query.id not in barred
         for chunk_id, grade in data.qrels["train"][query.id].items()
-        if grade > 0
+        if grade > 0 and (query.id, chunk_id) not in barred_pairs
     ]
 
 
@@ -92,28 +105,109 @@ def examples_of(name: str, rows: Sequence[Row]) -> Examples:
     return from_pairs(name, pairs)
 
 
-def further_examples(settings: RunSettings) -> list[Examples]:
-    """The train rows of each data set of ``training.also``.
+@dataclass(frozen=True, slots=True)
+class FurtherSet:
+    """A data set of ``training.also``: what of it is trained on. No other has its ids."""
+
+    examples: Examples
+    answers: Mapping[str, frozenset[str]]  # query id -> chunks that are no negatives for it
+    left_out: int = 0  # rows too close to dev or test of the main data
+    note: str = ""  # what to say of those
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest keeps of it."""
+        return {"data": self.examples.name, "rows": len(self.examples), "left_out": self.left_out,
+                "note": self.note}  # fmt: skip
+
+
+def further_examples(
+    settings: RunSettings, data: RetrievalSet, examples: Mapping[str, Sequence[Row]]
+) -> list[FurtherSet]:
+    """The train rows of each data set of ``training.also``, but for those that are too close to
+    dev or test of the main one (see ``leave_out_held``).
+
+    Args:
+        data: The main data set.
+        examples: Its rows by split, where it is no BEIR folder.
 
     Raises:
-        NothingUsable: A data set without train rows.
+        NothingUsable: A data set without train rows, or with none but such.
+        IntegrityError: Rows that stand in dev or test of the main data.
     """
+    if not settings.training.also:
+        return []
+    from embedtune.datasets.held_out import held_out, leave_out_held
     from embedtune.datasets.source import read_source
 
+    held = held_out(data, examples)
     found = []
     for number, where in enumerate(settings.training.also, 1):
         source = read_source(where, settings=settings.source)
-        name = f"{source.data.name} ({number})"
-        if source.format == "beir":
-            pairs = training_pairs(source.data) if "train" in source.data.qrels else []
-            own = from_pairs(name, pairs)
-        else:
-            rows = source.examples.get("train") or source.examples.get("all") or ()
-            own = examples_of(name, rows) if rows else from_pairs(name, [])
-        if not len(own):
+        rows = _train_rows(source)
+        if not rows:
             raise NothingUsable(f"training.also: {where}: no rows to train on")
-        found.append(own)
+        kept, note = leave_out_held(rows, held, f"training.also: {where}")
+        own, answers = _marked(source, kept, number)
+        found.append(FurtherSet(own, answers, len(rows) - len(kept), note))
     return found
+
+
+def _train_rows(source: Source) -> Sequence[Pair | Row]:
+    if source.format == "beir":
+        return training_pairs(source.data) if "train" in source.data.qrels else ()
+    return source.examples.get("train") or source.examples.get("all") or ()
+
+
+def _marked(
+    source: Source, rows: Sequence[Pair | Row], number: int
+) -> tuple[Examples, dict[str, frozenset[str]]]:
+    """Rows as examples with ids of their own, and the chunks that answer each of their queries:
+    by the judgements of all splits, whatever case or id texts stand there with."""
+    name = f"{source.data.name} ({number})"
+    pairs = [row for row in rows if isinstance(row, Pair)]
+    own = from_pairs(name, pairs) if pairs else examples_of(
+        name, [row for row in rows if not isinstance(row, Pair)]
+    )  # fmt: skip
+    if not own.pairs:
+        return own, {}
+
+    def mark(id: str) -> str:
+        return f"{number}\x1f{id}"
+
+    chunks = source.data.chunks
+    first: dict[str, int] = {}
+    copies = [
+        (one, place)
+        for place, chunk in enumerate(chunks)
+        if (one := first.setdefault(normalise(chunk.embedded), place)) != place
+    ]
+    judged = merge_qrels(source.data.qrels.values())
+    relevance = Relevance(source.data.queries, chunks, judged, copies)
+    answers = {
+        mark(pair.query): frozenset(
+            map(mark, relevance.excluded(pair.query if pairs else query_id(pair.anchor)))
+        )
+        for pair in own.pairs
+    }
+    marked = tuple(
+        replace(
+            pair,
+            query=mark(pair.query),
+            chunk=mark(pair.chunk),
+            negatives=tuple((mark(chunk), text) for chunk, text in pair.negatives),
+        )
+        for pair in own.pairs
+    )
+    return replace(own, pairs=marked), answers
+
+
+def further_digest(further: Sequence[FurtherSet]) -> dict[str, str]:
+    """What a training depends on of further data sets, as an entry of a recipe; none without."""
+    if not further:
+        return {}
+    seen = [(part.examples, sorted((q, sorted(own)) for q, own in part.answers.items()))
+            for part in further]  # fmt: skip
+    return {"also": content_id("t", *seen)}
 
 
 def barred_by(sets: Sequence[Examples]) -> Mapping[str, frozenset[str]]:

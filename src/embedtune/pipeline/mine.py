@@ -56,6 +56,7 @@ def mine_into(
         near_duplicates=dataset.twins,
         groups=dataset.groups,
         left_out=dataset.left_out,
+        left_out_pairs=dataset.left_out_pairs,
         embedder=open_base() if needs_vectors else None,
         given=dataset.negatives,
         check=_check(own, chat),

@@ -18,6 +18,7 @@ from embedtune.pipeline.judge import Judgement, judge, local
 from embedtune.pipeline.material import (
     check_fits,
     check_helpers,
+    further_digest,
     further_examples,
     labels_of_helpers,
     training_pairs,
@@ -36,7 +37,13 @@ from embedtune.pipeline.recipes import (
     plain,
     training_libraries,
 )
-from embedtune.pipeline.stored import Dataset, answers_beside, load_chunks, load_given
+from embedtune.pipeline.stored import (
+    EXAMPLE_FORMATS,
+    Dataset,
+    answers_beside,
+    load_chunks,
+    load_given,
+)
 from embedtune.pipeline.tune import FACTS, Against, tune, unreadable
 from embedtune.pipeline.untrained import (
     FOLDER,
@@ -49,6 +56,7 @@ from embedtune.pipeline.untrained import (
 )
 from embedtune.records import Chunk, unusable
 from embedtune.run import Recipe, build_folder
+from embedtune.similar import normalise
 from embedtune.store import Store
 
 
@@ -121,7 +129,11 @@ def train_into(
         raise ConfigError(note)
     for line in given.notes:
         console.say(f"  {line}")
-    further = further_examples(settings)
+    further = further_examples(settings, given.data, given.examples)
+    for part in further:
+        if part.note:
+            console.say(f"  {part.note}")
+    seen = {"data": train_digest(given), **further_digest(further)}
     recipe = Recipe(
         "train",
         2,
@@ -132,7 +144,7 @@ def train_into(
             "negatives": plain(own),
         },
         {"base": label or label_of(base), **labels_of_helpers(settings.training)},
-        {"data": train_digest(given)},
+        seen,
         training_libraries(),
     )
 
@@ -151,9 +163,10 @@ def train_into(
             folder / "work",
             near_duplicates=given.twins,
             left_out=given.left_out,
+            left_out_pairs=given.left_out_pairs,
             training=settings.training,
             evaluation=settings.evaluation,
-            facts={"data": train_digest(given)},
+            facts=seen,
             console=console,
             against=against,
             rows=given.examples,
@@ -171,11 +184,18 @@ def train_into(
         shutil.rmtree(folder / "work" / FOLDER, ignore_errors=True)
         tuned.model.rmdir()
         (folder / "work").rmdir()
-        return tuned.facts()
+        also = {"also": [part.facts() for part in further]} if further else {}
+        return {**tuned.facts(), **also}
 
     with ranks.lead():
         done = build_folder(out, recipe, build, fresh=fresh)
-    facts = {"model": str(out), "base": base, "left_out": len(given.left_out), **done.facts}
+    facts = {
+        "model": str(out),
+        "base": base,
+        "left_out": len(given.left_out),
+        "left_out_pairs": len(given.left_out_pairs),
+        **done.facts,
+    }
     return TrainedModel(facts, unusable(given.rejects))
 
 
@@ -251,7 +271,9 @@ def mine_triplets(
     given = _given(data, settings)
     account, against = mine_for(given, base, out, settings, console)
     pairs = attach_negatives(
-        training_pairs(given.data, given.left_out, seed=settings.training.seed),
+        training_pairs(
+            given.data, given.left_out, given.left_out_pairs, seed=settings.training.seed
+        ),
         against.negatives,
         given.data.chunks,
     )
@@ -265,10 +287,28 @@ def mine_triplets(
 
 
 def train_digest(given: Dataset) -> str:
-    """What a training on the data set depends on: texts, train and dev judgements, left-outs."""
+    """What a training on the data set depends on: texts, train and dev judgements, left-outs; and,
+    where the data have such, scores and labels, given negatives, and judgements of other splits on
+    what train asks (they mask)."""
     from embedtune.records import content_id
 
     qrels = {name: given.data.qrels.get(name, {}) for name in ("train", "dev")}
+    texts = {query.id: normalise(query.text) for query in given.data.queries}
+    asked = {texts[query] for query in qrels["train"]}
+    further = {
+        "rows": [
+            (name, [replace(row, place="") for row in given.examples.get(name, ())])
+            for name in qrels
+        ] if given.format in EXAMPLE_FORMATS else [],
+        "negatives": sorted((query, tuple(own)) for query, own in given.negatives.items()),
+        "elsewhere": sorted(
+            (name, query, sorted(grades.items()))
+            for name, part in given.data.qrels.items()
+            if name not in qrels and not given.data.shared_passages
+            for query, grades in part.items()
+            if texts[query] in asked
+        ),
+    }  # fmt: skip
     return content_id(
         "t",
         [(chunk.id, chunk.embedded) for chunk in given.data.chunks],
@@ -276,7 +316,8 @@ def train_digest(given: Dataset) -> str:
          if any(query.id in part for part in qrels.values())],
         sorted((name, query, sorted(grades.items())) for name, part in qrels.items()
                for query, grades in part.items()),
-        sorted(given.left_out),
+        [*sorted(given.left_out), *sorted(given.left_out_pairs)],
+        *(part for part in further.items() if part[1]),
     )  # fmt: skip
 
 

@@ -24,7 +24,12 @@ from embedtune.pipeline.console import Console
 from embedtune.pipeline.diagnose import say_why
 from embedtune.pipeline.evidence import gather_evidence, save_evidence
 from embedtune.pipeline.judge import Judgement, judge, local
-from embedtune.pipeline.material import check_fits, further_examples, labels_of_helpers
+from embedtune.pipeline.material import (
+    check_fits,
+    further_digest,
+    further_examples,
+    labels_of_helpers,
+)
 from embedtune.pipeline.mine import account_facts, chosen, load_against, mine_into
 from embedtune.pipeline.openers import Openers
 from embedtune.pipeline.preflight import preflight
@@ -328,7 +333,7 @@ class _Stages:
         settings = self.settings
         recipe = Recipe(
             "given",
-            2,
+            3,
             {
                 "split": plain(settings.split),
                 "columns": settings.columns,
@@ -385,7 +390,10 @@ class _Stages:
         return self.directory.stage(NEGATIVES, recipe, build)
 
     def training(self, dataset: StageFolder, negatives: StageFolder | None) -> StageFolder:
-        bases = self.settings.model.base
+        bases, further = self.settings.model.base, []
+        if self.settings.training.also:
+            main = load_dataset(dataset.path)
+            further = further_examples(self.settings, main.data, main.examples)
         recipe = Recipe(
             "train",
             2,
@@ -398,7 +406,11 @@ class _Stages:
                 **{f"base {place}": label_of(base) for place, base in enumerate(bases)},
                 **labels_of_helpers(self.settings.training),
             },
-            {"dataset": dataset.digest, "negatives": negatives.digest if negatives else ""},
+            {
+                "dataset": dataset.digest,
+                "negatives": negatives.digest if negatives else "",
+                **further_digest(further),
+            },
             training_libraries(),
         )  # fmt: skip
 
@@ -415,19 +427,25 @@ class _Stages:
             if is_static(name):
                 notes.append("the static model knows the words and sentences of all passages, "
                              "those of dev and test too (transductive)")  # fmt: skip
+            for part in further:
+                if part.note:
+                    notes.append(part.note)
+                    self.console.say(f"  {part.note}")
+            also = {"also": [part.facts() for part in further]} if further else {}
             tuned = tune(
                 loaded.data,
                 name,
                 folder,
                 near_duplicates=loaded.twins,
                 left_out=loaded.left_out,
+                left_out_pairs=loaded.left_out_pairs,
                 training=training,
                 evaluation=self.settings.evaluation,
                 facts={"data": dataset.digest},
                 console=self.console,
                 against=load_against(negatives.path) if negatives else Against(),
                 rows=loaded.examples,
-                further=further_examples(self.settings),
+                further=further,
                 model=self.settings.model,
             )
             if tuned.warmed:
@@ -435,7 +453,7 @@ class _Stages:
             licence = "" if is_static(name) else licence_in(resolve_model(name).path)
             return {"base": name, "base_licence": licence, "bases": bases, "unreadable": unread,
                     "trained": True,
-                    "notes": notes, **tuned.facts()}  # fmt: skip
+                    "notes": notes, **also, **tuned.facts()}  # fmt: skip
 
         with ranks.lead():
             return self.directory.stage(TRAINING, recipe, build)

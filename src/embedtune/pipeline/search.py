@@ -6,6 +6,7 @@ together are divided by their groups into three folds, and each is held out once
 
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from embedtune.embed.local import MemoryEmbedder
+from embedtune.errors import IntegrityError
 from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.settings import EvaluationSettings
+from embedtune.files import read_json, write_json
 from embedtune.pipeline.console import Console
 from embedtune.records import Pair, RetrievalSet
 from embedtune.retrieve.order import tie_breaker
@@ -45,6 +48,9 @@ PASSES = 4.0  # what a step costs, in readings of its texts
 MINUTES, FEW_PAIRS = 10.0, 1000  # by itself: so long, for so many pairs at most
 LARGER_MINUTES = 60.0  # where Optuna searches
 FILE = "search.jsonl"
+OUTCOME = "recipe.json"
+READ = 200  # texts, at most, that tell how long a trial will take
+WORST = -1.0  # what a candidate has whose training fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +77,34 @@ def find_recipe(
     teacher: Teacher | None = None,
     model: ModelSettings = AS_IT_IS,
     start: Path | None = None,
+    left_out: Sequence[str] = (),
 ) -> Chosen | None:
-    """The best recipe for what ``training`` leaves ``auto``; None where there is too little data.
+    """The best recipe for what ``training`` leaves ``auto``; None where there is too little data,
+    or time.
 
-    Trials are kept in ``work/search.jsonl``: after a kill they are not done again.
+    Trials are kept in ``work/search.jsonl`` and the outcome in ``work/recipe.json``: after a kill
+    they are not done again, and the training goes on with the recipe that it began with.
 
     Args:
         pairs_of: The training pairs of a data set's train split, with their negatives.
         minutes: For the search and the training that follows.
         start: What the trials begin with, see ``train``.
+        left_out: Train queries that are too close to dev or test to be learnt from or judged by.
     """
+    decided = work / OUTCOME
+    if decided.is_file() and (row := read_json(decided))["base"] == base:
+        return row["chosen"] and _chosen_of(row["chosen"])
+
+    def settled(chosen: Chosen | None) -> Chosen | None:
+        write_json(decided, {"base": base, "chosen": chosen and asdict(chosen)})
+        return chosen
+
     queries = sum(len(data.qrels.get(name, {})) for name in ("train", "dev"))
     if queries < SMALLEST:
         return None
-    rungs = _rungs(data, pairs_of, near_duplicates, evaluation)
-    plan = plan_training(training, len(pairs_of(data)), 1)
+    rungs = _rungs(data, pairs_of, near_duplicates, evaluation, frozenset(left_out))
+    whole = training.model_copy(update={"matryoshka": "off"})  # its dimensions decide nothing here
+    plan = plan_training(whole, len(pairs_of(data)), 1)
     negatives = max((len(pair.negatives) for rung in rungs for pair in rung.pairs), default=0)
     tried = candidates(training, plan.epochs, negatives)
     larger = training.search == "optuna"
@@ -104,29 +123,46 @@ def find_recipe(
         wanted = _expected_seconds(tried[0], rungs[0], base, training, model)
         if (1 + reserve) * wanted > 60 * minutes:
             console.say(
-                f"no search for a recipe: a trial would take about {wanted / 60:.1f} minutes, and "
-                f"{minutes:g} do not hold one and the training (--minutes gives it more)"
+                f"no search for a recipe: {minutes:g} minutes do not hold a trial (about "
+                f"{wanted / 60:.1f}) and the training (about {reserve * wanted / 60:.1f}, which is "
+                "done all the same); --minutes gives it more"
             )
-            return None
+            return settled(None)
     minutes -= (time.monotonic() - begin) / 60
     report = console.progress("trials")
     done: list[Trial] = []
+    replayed = 0.0  # seconds of trials that were done before a kill
+
+    def clock() -> float:
+        return time.monotonic() + replayed
 
     def trial(candidate: Candidate, rung: int) -> Trial:
+        nonlocal replayed
         key = (candidate, rung)
-        if key not in known:
-            known[key] = _trial(
-                candidate,
-                rung,
-                rungs[rung],
-                base,
-                work / "trial",
-                excluded,
-                training,
-                teacher,
-                model,
-                start,
-            )
+        if key in known:
+            replayed += known[key].seconds
+        else:
+            try:
+                known[key] = _trial(
+                    candidate,
+                    rung,
+                    rungs[rung],
+                    base,
+                    work / "trial",
+                    excluded,
+                    training,
+                    teacher,
+                    model,
+                    start,
+                )
+            except IntegrityError as error:
+                if candidate == tried[0]:
+                    raise
+                log.warning("%s: no candidate any more: %s", candidate, "; ".join(error.lines))
+                known[key] = replace(
+                    done[0], candidate=candidate, rung=rung,
+                    scores=tuple((alpha, WORST) for alpha, _ in done[0].scores),
+                )  # fmt: skip
             _keep(work / FILE, base, known[key])
         done.append(known[key])
         best = max(score for _, score in known[key].scores)
@@ -136,15 +172,16 @@ def find_recipe(
 
     if space:
         chosen = search_larger(
-            space, len(rungs), trial, minutes=minutes, seed=training.seed, reserve=reserve
-        )
+            space, len(rungs), trial, minutes=minutes, seed=training.seed, reserve=reserve,
+            clock=clock,
+        )  # fmt: skip
     else:
-        chosen = search(tried, len(rungs), trial, minutes=minutes, reserve=reserve)
+        chosen = search(tried, len(rungs), trial, minutes=minutes, reserve=reserve, clock=clock)
     console.say(
         f"recipe: {chosen.candidate}, merged at {chosen.alpha:g} ({len(chosen.trials)} trials, "
         f"{chosen.seconds / 60:.1f} minutes{'' if chosen.complete else ', the time was over'})"
     )
-    return chosen
+    return settled(chosen)
 
 
 def minutes_of(training: TrainingSettings, pairs: int) -> float:
@@ -187,6 +224,7 @@ def _rungs(
     pairs_of: Callable[[RetrievalSet], Sequence[Pair]],
     near_duplicates: Sequence[tuple[str, str]],
     evaluation: EvaluationSettings,
+    left_out: frozenset[str],
 ) -> list[Rung]:
     """Dev after training on a quarter, a half and all pairs; or folds, where dev is small."""
     dev = data.qrels.get("dev", {})
@@ -195,7 +233,8 @@ def _rungs(
         pairs = sorted(pairs_of(data), key=lambda pair: tie_breaker(pair.query))
         sizes = [min(MOST_PAIRS, len(pairs)) // share for share in (4, 2, 1)]
         return [Rung(data, tuple(pairs[:size]), evaluator) for size in sizes]
-    known = {**data.qrels.get("train", {}), **dev}
+    train = data.qrels.get("train", {})
+    known = {**{query: own for query, own in train.items() if query not in left_out}, **dev}
     others = {name: qrels for name, qrels in data.qrels.items() if name not in ("train", "dev")}
     whole = replace(data, qrels={**others, "train": known})
     group_of = Evaluator(whole, evaluation, near_duplicates=near_duplicates).groups("train")
@@ -284,7 +323,7 @@ def _expected_seconds(
     training: TrainingSettings,
     settings: ModelSettings,
 ) -> float:
-    """What a trial would take, as one scoring of the base says."""
+    """What a trial would take, as reading some of the passages says."""
     from embedtune.embed.loading import load_sentence_transformer
 
     device, _ = device_and_precision(training)
@@ -292,17 +331,22 @@ def _expected_seconds(
     examples = from_pairs("train", rung.pairs)
     queries, passages = (texts_of([examples], role) for role in ("query", "document"))
     prepare(model, settings, training, queries=queries, passages=passages)
+    corpus = [chunk.embedded for chunk in rung.data.chunks]
+    some = corpus[:: math.ceil(len(corpus) / READ)]
     begin = time.monotonic()
-    _score(rung, model, training)
-    scoring = time.monotonic() - begin
+    _in_training(model, training).embed(some, "document")
+    scoring = (time.monotonic() - begin) * len(corpus) / len(some)
     texts = len(rung.pairs) * (1 + candidate.negatives) * candidate.epochs
     return scoring * (SCORINGS + PASSES * texts / rung.evaluator.corpus_size)
 
 
 def _score(rung: Rung, model: Any, training: TrainingSettings) -> float:
     """What a model has on the rung's dev."""
-    quick = judging_precision(*device_and_precision(training))
-    return rung.evaluator.score_embedder(MemoryEmbedder(model, "in training", quick), "dev")
+    return rung.evaluator.score_embedder(_in_training(model, training), "dev")
+
+
+def _in_training(model: Any, training: TrainingSettings) -> MemoryEmbedder:
+    return MemoryEmbedder(model, "in training", judging_precision(*device_and_precision(training)))
 
 
 def _keep(file: Path, base: str, trial: Trial) -> None:
@@ -317,12 +361,27 @@ def _known(file: Path, base: str) -> dict[tuple[Candidate, int], Trial]:
     for line in lines:
         try:
             row = json.loads(line)
-            trial = Trial(
-                Candidate(**row["candidate"]), row["rung"], row["queries"],
-                tuple((alpha, score) for alpha, score in row["scores"]), row["seconds"],
-            )  # fmt: skip
+            trial = _trial_of(row)
         except (ValueError, KeyError, TypeError):
             continue
         if row["base"] == base:
             found[trial.candidate, trial.rung] = trial
     return found
+
+
+def _trial_of(row: Mapping[str, Any]) -> Trial:
+    return Trial(
+        Candidate(**row["candidate"]), row["rung"], row["queries"], _curve_of(row["scores"]),
+        row["seconds"],
+    )  # fmt: skip
+
+
+def _chosen_of(row: Mapping[str, Any]) -> Chosen:
+    return Chosen(
+        Candidate(**row["candidate"]), row["alpha"], row["score"], _curve_of(row["curve"]),
+        tuple(map(_trial_of, row["trials"])), row["seconds"], row["complete"],
+    )  # fmt: skip
+
+
+def _curve_of(points: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    return tuple((alpha, score) for alpha, score in points)

@@ -55,6 +55,7 @@ class Dataset:
     notes: tuple[str, ...]
     affected: tuple[str, ...] = ()  # test queries with near-duplicates in train
     left_out: tuple[str, ...] = ()  # train queries that are therefore not trained on
+    left_out_pairs: tuple[tuple[str, str], ...] = ()  # and (query, chunk) of other train queries
     counts: Counts | None = None  # of the rows read, for given data
     rejects: tuple[Reject, ...] = ()
     format: str = "beir"  # or pairs, triplets, scored, labelled: as it came
@@ -104,6 +105,7 @@ def load_dataset(folder: Path) -> Dataset:
         notes=tuple(split["notes"]),
         affected=tuple(split["affected"]),
         left_out=tuple(split["left_out"]),
+        left_out_pairs=tuple((query, chunk) for query, chunk in split.get("left_out_pairs", ())),
         format=split["format"],
         negatives={
             row["query"]: tuple(row["negatives"]) for row in _rows(folder / "given-negatives.jsonl")
@@ -157,6 +159,7 @@ def load_given(
         notes=(*reading.notes, *made.notes, *leaks.notes),
         affected=leaks.affected,
         left_out=leaks.left_out,
+        left_out_pairs=leaks.left_out_pairs,
         counts=reading.counts,
         rejects=(*reading.rejects, *made.dropped),
         format=reading.format,
@@ -191,6 +194,7 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
         "notes": list(dataset.notes),
         "affected": list(dataset.affected),
         "left_out": list(dataset.left_out),
+        "left_out_pairs": list(map(list, dataset.left_out_pairs)),
         "format": dataset.format,
     }
     write_json(folder / "split.json", facts)

@@ -16,18 +16,18 @@ from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.files import write_json
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.material import (
-    barred_by,
+    FurtherSet,
     open_teacher,
     order_of_scores,
     own_examples,
     training_pairs,
 )
-from embedtune.pipeline.search import ENOUGH, FILE, find_recipe, minutes_of, seeds_of
+from embedtune.pipeline.search import ENOUGH, FILE, OUTCOME, find_recipe, minutes_of, seeds_of
 from embedtune.pipeline.untrained import FOLDER, is_static, untrained
 from embedtune.pipeline.weight import merge_with_base
 from embedtune.records import Chunk, Pair, RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
-from embedtune.training.examples import Examples, from_pairs
+from embedtune.training.examples import from_pairs
 from embedtune.training.merge import MergePoint
 from embedtune.training.options import AS_IT_IS, ModelSettings
 from embedtune.training.plan import TrainingSettings
@@ -120,6 +120,7 @@ def tune(
     *,
     near_duplicates: Sequence[tuple[str, str]],
     left_out: Sequence[str],
+    left_out_pairs: Sequence[tuple[str, str]] = (),
     training: TrainingSettings,
     evaluation: EvaluationSettings,
     facts: Mapping[str, Any],
@@ -127,7 +128,7 @@ def tune(
     against: Against = Against(),
     model: ModelSettings = AS_IT_IS,
     rows: Mapping[str, Sequence[Row]] = {},
-    further: Sequence[Examples] = (),
+    further: Sequence[FurtherSet] = (),
     hold: bool = True,
 ) -> Tuned:
     """Train ``base`` on the train split, merge, and leave the candidate in ``work/model``.
@@ -138,13 +139,18 @@ def tune(
     Args:
         near_duplicates: Pairs of chunk ids.
         left_out: Train queries that are too close to dev or test.
+        left_out_pairs: (query, chunk) likewise.
         against: Mined or given negatives, and what a check called answers.
         model: What the base becomes before it is trained.
         rows: The data as it came, by split, where it is not retrieval data.
         further: Data sets that are trained on beside.
         hold: Choose among the weights that hold the general probe's gate, where one does.
         facts: Further entries for the model folder's ``embedtune.json``.
+
+    Raises:
+        NothingUsable: All train pairs are left out, among others.
     """
+    from embedtune.datasets.given import nothing_left
     from embedtune.datasets.negatives import attach_negatives
     from embedtune.embed.local import MemoryEmbedder
     from embedtune.training.plan import device_and_precision, judging_precision
@@ -152,7 +158,7 @@ def tune(
     def pairs_of(part: RetrievalSet) -> list[Pair]:
         if "train" not in part.qrels:
             return []
-        own = training_pairs(part, left_out, seed=training.seed)
+        own = training_pairs(part, left_out, left_out_pairs, seed=training.seed)
         return attach_negatives(own, against.negatives, part.chunks)
 
     pairs = pairs_of(data)
@@ -175,11 +181,13 @@ def tune(
     )
     warm = training.warmup_documents
     whole = warm != "off" and not len(own) and not further
-    sets = [] if whole else [own, *further]
+    if left_out and not (whole or further or len(own)):
+        raise nothing_left(data)
+    sets = [] if whole else [own, *(part.examples for part in further)]
     losses = () if static else tuple(choose_losses(sets, training))
     for loss in losses:
         console.say(f"loss of {loss.data}: {loss.why}")
-    theirs = barred_by(further)
+    theirs = {query: own for part in further for query, own in part.answers.items()}
 
     def excluded(query: str) -> frozenset[str]:
         if query in theirs:
@@ -234,6 +242,7 @@ def tune(
         teacher=teacher,
         model=model,
         start=start,
+        left_out=left_out,
     ) if minutes and training.max_steps is None and own.pairs and not static else None  # fmt: skip
     if chosen:
         training = chosen.candidate.settings(training)
@@ -281,7 +290,8 @@ def tune(
     )  # fmt: skip
     write_checksums(trained.model)
     write_json(work / "merge.json", [asdict(point) for point in curve])
-    (work / FILE).unlink(missing_ok=True)
+    for name in (FILE, OUTCOME):
+        (work / name).unlink(missing_ok=True)
     for folder in (work / WARM_UP, *work.glob("seed-*")):
         clear(folder)
     return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen, losses,

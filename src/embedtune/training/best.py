@@ -15,8 +15,7 @@ from embedtune.training.merge import average_into
 
 log = logging.getLogger(__name__)
 
-DULL = 3  # steps without any loss
-NOTHING = 1e-9  # of a loss
+DULL = 3  # steps without any gradient
 AVERAGE = "average"  # folder of the mean of several steps' models
 MOST_AVERAGED = 8  # models kept for it: those of the last evaluations
 TRACKERS = {"tensorboard": "pip install 'embedtune[track]'", "trackio": "pip install trackio"}
@@ -108,9 +107,9 @@ def _step_of(folder: Path) -> int:
 
 
 def best_so_far(folder: Path) -> dict[str, Any]:
-    """Step, score and folder name of the best model; score -1 when there is none yet."""
+    """Step, score and folder name of the best model; score -inf when there is none yet."""
     path = folder / "score.json"
-    return read_json(path) if path.exists() else {"step": 0, "score": -1.0, "folder": ""}
+    return read_json(path) if path.exists() else {"step": 0, "score": -math.inf, "folder": ""}
 
 
 def publish(folder: Path, final: Path) -> dict[str, Any]:
@@ -141,7 +140,7 @@ def patience_is_over(patience: int | None, best: Path, evaluated: Iterable[int])
 
 
 class Health:
-    """Watches the losses of a training, step by step."""
+    """Watches the losses and gradients of a training, step by step."""
 
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = learning_rate
@@ -152,29 +151,35 @@ class Health:
         """``rows`` are the places of the batch in the training data, where they are known.
 
         Raises:
-            IntegrityError: The loss is not finite, or was 0 in all of the first three steps.
+            IntegrityError: The loss is not finite.
         """
         if not math.isfinite(loss):
             raise IntegrityError(
                 f"step {step}{_batch(rows)}: the loss is {loss}; nothing is published. Lower "
                 f"training.learning_rate (now {self.learning_rate:g})"
             )
-        self.lively = self.lively or abs(loss) >= NOTHING
-        self.dull += 1
-        if not self.lively and self.dull >= DULL:
-            raise IntegrityError(
-                f"step {step}: the loss has been 0 for {DULL} steps, so nothing is learnt: all "
-                "passages of a batch answer each of its queries (copies?), or the weights "
-                "are frozen"
-            )
 
     def check_gradient(self, step: int, norm: float, rows: Sequence[int] = ()) -> None:
-        """Raises IntegrityError where the gradient's ``norm`` is not finite, before it can reach
-        a weight."""
+        """Called with the gradient's ``norm`` before it can reach a weight.
+
+        A loss may round to 0 where passages are far apart and the temperature is low; then there
+        still is a gradient.
+
+        Raises:
+            IntegrityError: It is not finite, or was 0 in all of the first three steps.
+        """
         if not math.isfinite(norm):
             raise IntegrityError(
                 f"step {step}{_batch(rows)}: the gradient is {norm}; nothing is published. Lower "
                 f"training.learning_rate (now {self.learning_rate:g})"
+            )
+        self.lively = self.lively or norm > 0
+        self.dull += 1
+        if not self.lively and self.dull >= DULL:
+            raise IntegrityError(
+                f"step {step}: the gradient has been 0 for {DULL} steps, so nothing is learnt: all "
+                "passages of a batch answer each of its queries (copies?), the weights are "
+                "frozen, or the passages are too far apart for training.temperature"
             )
 
 

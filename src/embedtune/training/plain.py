@@ -305,7 +305,7 @@ def _trainer_class() -> Any:
 
         def _clip_grad_norm(self, model: Any) -> Any:
             norm = super()._clip_grad_norm(model)
-            if not self.args.fp16:  # there its scaling skips such steps
+            if math.isfinite(norm) or not self.args.fp16:  # there its scaling skips such steps
                 rows = () if math.isfinite(norm) else self._rows()
                 self.health.check_gradient(self.state.global_step + 1, float(norm), rows)
             return norm
