@@ -12,6 +12,9 @@ nothing about other queries.
 Where the base cannot read the text (over 20 % of its tokens unknown), ours is the static model, and
 the figures are means over 5 folds of the passages: each is test once, the others are train and dev.
 
+A set that cannot be used costs the others nothing: its row has an error, and what could be measured
+without training; the exit status is then 1. Each row is told on stderr as JSON when it is finished.
+
 The recipes run in our engine: fp32, with all dropout, nothing masked (``--check-recipes`` runs the
 library's trainer beside it). Their scores are kept in benchmarks/results/ by a digest of data,
 recipe and seed; ``--fresh`` reruns them.
@@ -36,6 +39,7 @@ BASE = "sentence-transformers/all-MiniLM-L6-v2"
 LENGTH = 256  # tokens it reads of a text as it comes; the tutorials leave that alone
 FOLDS = 5
 ONE_SEED = 2000  # training pairs from which on one seed must do
+COLUMNS = ("base", "bm25", "tutorial_a", "tutorial_b", "ours", "hybrid")
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "tutorial_a": {"batch_size": 10, "epochs": 2, "matryoshka": "off"},
     "tutorial_b": {"batch_size": 32, "epochs": 4, "matryoshka": "auto"},
@@ -250,39 +254,56 @@ def interval(values: Sequence[float]) -> float:
 
 
 def row_of(folder: Path, seeds: int, fresh: bool, tutorials: bool, work: Path) -> dict[str, Any]:
+    """The row, as far as the data set allows; with "error", why no further."""
+    from embedtune.errors import EmbedtuneError
+
     say(f"{folder.name}")
-    given = load(folder)
+    row: dict[str, Any] = {
+        "data": folder.name, **dict.fromkeys(COLUMNS), "seconds": None, "seeds": None,
+        "folds": None, "model": None, "hit@5": {}, "interval": {},
+    }  # fmt: skip
+    try:
+        fill(row, folder, seeds, fresh, tutorials, work)
+    except EmbedtuneError as error:
+        row["error"] = str(error)
+        say(f"  {folder.name}: {error}")
+    say(json.dumps(row))
+    return row
+
+
+def fill(
+    row: dict[str, Any], folder: Path, seeds: int, fresh: bool, tutorials: bool, work: Path
+) -> None:
+    from embedtune.errors import EmbedtuneError
+
+    def means(rows: Sequence[Mapping[str, Any]], *systems: str) -> None:
+        for name in systems:
+            row[name] = statistics.mean(scores[name]["ndcg@10"] for scores in rows)
+            row["hit@5"][name] = statistics.mean(scores[name]["hit@5"] for scores in rows)
+
+    def untrained(folders: Sequence[Path]) -> None:
+        means([measure(own, ["bm25", f"base={BASE}"]) for own in folders], "base", "bm25")
+
+    try:
+        given = load(folder)
+    except EmbedtuneError:  # it cannot be trained on; perhaps measured
+        untrained([folder])
+        raise
     can_read = readable(given)
-    pairs = sum(map(len, given.data.qrels["train"].values()))
+    pairs = sum(map(len, given.data.qrels.get("train", {}).values()))
     chosen = range(1, 1 + (1 if pairs > ONE_SEED else seeds))
     folders = [folder] if can_read else folds_of(given, work / folder.name)
     base = BASE if can_read else "static"
+    row |= {"seeds": len(chosen) if can_read else 1, "folds": len(folders), "model": base}
+    untrained(folders)
     runs = [
         ours(own, seed, work, base)
         for own in folders
         for seed in (chosen if can_read else chosen[:1])
     ]
-    fixed = [measure(own, ["bm25", f"base={BASE}"]) for own in folders]
-
-    def mean(rows: Sequence[Mapping[str, Any]], name: str, metric: str = "ndcg@10") -> float:
-        return statistics.mean(row[name][metric] for row in rows)
-
-    row: dict[str, Any] = {
-        "data": folder.name,
-        "base": mean(fixed, "base"),
-        "bm25": mean(fixed, "bm25"),
-        "tutorial_a": None,
-        "tutorial_b": None,
-        "ours": mean(runs, "ours"),
-        "hybrid": mean(runs, "hybrid"),
-        "seconds": round(statistics.mean(run["seconds"] for run in runs), 1),
-        "seeds": len(chosen) if can_read else 1,
-        "folds": len(folders),
-        "model": base,
-        "hit@5": {"bm25": mean(fixed, "bm25", "hit@5"), "ours": mean(runs, "ours", "hit@5"),
-                  "hybrid": mean(runs, "hybrid", "hit@5")},
-        "interval": {"ours": interval([run["ours"]["ndcg@10"] for run in runs])},
-    }  # fmt: skip
+    means(runs, "ours", "hybrid")
+    row["seconds"] = round(statistics.mean(run["seconds"] for run in runs), 1)
+    row["interval"]["ours"] = interval([run["ours"]["ndcg@10"] for run in runs])
     if can_read and tutorials:
         for recipe, settings in RECIPES.items():
             values = [
@@ -293,10 +314,9 @@ def row_of(folder: Path, seeds: int, fresh: bool, tutorials: bool, work: Path) -
             ]  # fmt: skip
             row[recipe] = statistics.mean(values)
             row["interval"][recipe] = interval(values)
-    return row
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
@@ -314,24 +334,28 @@ def main() -> None:
                 print(f"{folder.name} {recipe}: in our engine "
                       f"{[round(one, 4) for one, _ in pairs]}, by the library "
                       f"{[round(other, 4) for _, other in pairs]}")  # fmt: skip
-        return
+        return 0
     with tempfile.TemporaryDirectory() as work:
         rows = [row_of(folder, given.seeds, given.fresh, not given.no_tutorials, Path(work))
                 for folder in given.data]  # fmt: skip
+    failed = int(any("error" in row for row in rows))
     if given.json:
         print(json.dumps({"sets": rows}))
-        return
-    names = ("base", "bm25", "tutorial_a", "tutorial_b", "ours", "hybrid")
-    print(f"{'nDCG@10 on test':20}" + "".join(f"{name:>12}" for name in names) + f"{'s':>8}")
+        return failed
+    print(f"{'nDCG@10 on test':20}" + "".join(f"{name:>12}" for name in COLUMNS) + f"{'s':>8}")
     for row in rows:
         cells = "".join(f"{'–':>12}" if row[name] is None else f"{row[name]:12.4f}"
-                        for name in names)  # fmt: skip
+                        for name in COLUMNS)  # fmt: skip
+        if "error" in row:
+            print(f"{row['data']:20}{cells}{'–':>8}  {row['error']}")
+            continue
         about = f"{row['seeds']} seeds" if row["folds"] == 1 else f"{row['folds']} folds, static"
         print(
             f"{row['data']:20}{cells}{row['seconds']:8.0f}  {about}, ours ± "
             f"{row['interval']['ours']:.4f}, hit@5 of hybrid {row['hit@5']['hybrid']:.3f}"
         )
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz import fuzz
+from rapidfuzz.distance import LCSseq
 
+from embedtune import similar
 from embedtune.datasets.beir import read_beir
 from embedtune.similar import alike, components, near_duplicates, normalise, shares_run
 
@@ -147,6 +149,80 @@ def test_a_large_family_is_one_component():
     frame = "".join(text_in("en", rng, 60))
     texts = [f"Part number {rng.randint(10_000, 99_999)}. {frame}" for _ in range(400)]
     assert set(components(400, near_duplicates(texts))) == {0}
+
+
+HELD = {
+    "cut out", "two percent", "a sentence less", "a sentence more", "over the end", "copy",
+    "behind strange words", "before strange words",
+}  # fmt: skip
+
+
+def changed(pieces: list[str], share: float, language: str, rng: random.Random) -> list[str]:
+    other = text_in(language, rng, 30)
+    return [rng.choice(other) if rng.random() < share else piece for piece in pieces]
+
+
+def long_pairs(language: str, rng: random.Random, size: int) -> dict[str, tuple[str, str]]:
+    """A long text with what stands in it, and what does not."""
+    long = text_in(language, rng, 4 * size)
+    length = len(long) // 4
+    cut, strange = long[length : 2 * length], text_in(language, rng, size)
+    parts = {
+        "cut out": cut,
+        "two percent": changed(cut, 0.02, language, rng),
+        "a sentence less": cut[: length // 2] + cut[length // 2 + length // 50 :],
+        "a sentence more": cut[: length // 2] + strange[: length // 50] + cut[length // 2 :],
+        "over the end": long[-length:] + strange[: length // 50],
+        "behind strange words": strange[: length // 12] + long[-length:],
+        "before strange words": long[:length] + strange[: length // 12],
+        "a third over the end": long[-2 * length // 3 :] + strange[: length // 3],
+        "a third before the start": strange[: length // 3] + long[: 2 * length // 3],
+        "copy": changed(long, 0.1, language, rng),
+        "half of it": cut[: length // 2] + strange[: length // 2],
+        "nine tenths": cut[: 9 * length // 10] + strange[: length // 10],
+        "a fifth changed": changed(cut, 0.2, language, rng),
+        "other text": strange,
+    }
+    return {name: ("".join(part), "".join(long)) for name, part in parts.items()}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_way_for_long_texts_says_what_the_definition_says(language, monkeypatch):
+    monkeypatch.setattr(similar, "EXACT", 0)
+    rng = random.Random(f"long {language}")
+    for _ in range(8):
+        pairs = long_pairs(language, rng, rng.randint(60, 250))
+        found = {name: alike(*map(normalise, pair)) for name, pair in pairs.items()}
+        assert found == {name: near(*pair) for name, pair in pairs.items()}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_long_texts_are_compared_where_they_agree_only(language, monkeypatch):
+    cells = 0
+
+    def counted(one, other, score_cutoff=None):
+        nonlocal cells
+        cells += len(one) * len(other)
+        return LCSseq_similarity(one, other, score_cutoff=score_cutoff)
+
+    LCSseq_similarity = LCSseq.similarity
+    monkeypatch.setattr(LCSseq, "similarity", counted)
+    monkeypatch.setattr(fuzz, "partial_ratio", lambda *_, **__: pytest.fail("takes minutes"))
+    pairs = long_pairs(language, random.Random(7), 1500)
+    for name, (one, other) in pairs.items():
+        cells = 0
+        one, other = normalise(one), normalise(other)
+        assert min(len(one), len(other)) ** 2 > similar.EXACT
+        assert alike(one, other) == (name in HELD), name
+        assert cells <= 25 * min(len(one), len(other)) ** 2, name
+
+
+def test_texts_that_repeat_one_line_are_compared_too():
+    line = "the same line once more, and then the same line again. "
+    assert alike(normalise(line * 100), normalise(line * 1000))
+    assert not alike(
+        normalise(line * 100), normalise("another line altogether, of another. " * 900)
+    )
 
 
 def test_components_name_the_smallest_member():

@@ -64,6 +64,73 @@ def test_alpha_is_chosen_on_dev(moved, tiny_model, small_beir, command, tmp_path
     assert curve[chosen] == max(score for alpha, score in curve.items() if alpha)
 
 
+def test_alpha_is_chosen_again_when_dev_has_changed(
+    moved, tiny_model, small_beir, command, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(small_beir, data)
+    arguments = ("merge", moved[0], "--base", tiny_model, "--data", data, "--out", tmp_path / "m")
+
+    def chosen_anew() -> bool:
+        result = command(*arguments)
+        assert result.code == 0, result.err
+        return "choosing alpha" in result.err
+
+    assert chosen_anew()
+    assert not chosen_anew()
+    dev = data / "qrels" / "dev.tsv"
+    dev.write_text("\n".join(dev.read_text("utf-8").splitlines()[:-1]) + "\n", "utf-8")
+    assert chosen_anew()
+
+
+@pytest.mark.parametrize("option", [("--alpha", "0.5"), ("--data", "any")])
+def test_alpha_and_data_need_a_base(option, moved, command, tmp_path):
+    result = command("merge", *moved, *option, "--out", tmp_path / "out")
+    assert result.code == 2
+    assert f"{option[0]} needs --base" in result.err
+
+
+def test_models_that_pool_differently_are_refused(tiny_model, command, tmp_path):
+    other, out = tmp_path / "other", tmp_path / "out"
+    shutil.copytree(tiny_model, other)
+    file = next(other.glob("*_Pooling")) / "config.json"
+    config = json.loads(file.read_text("utf-8"))
+    assert config["pooling_mode"] == "mean"
+    file.write_text(json.dumps({**config, "pooling_mode": "cls"}), "utf-8")
+    result = command("merge", tiny_model, other, "--out", out)
+    assert result.code == 7
+    assert "their poolings differ: mean and cls" in result.err
+    assert not out.exists()
+
+
+def test_models_of_other_modules_are_refused(tiny_model, command, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    file = other / "modules.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8"))[:-1]), "utf-8")
+    result = command("merge", tiny_model, other, "--out", tmp_path / "out")
+    assert result.code == 7
+    assert "Transformer, Pooling, Normalize, BertModel" in result.err
+
+
+def test_of_differing_prompts_and_lengths_the_first_are_kept(tiny_model, command, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    other, out = tmp_path / "other", tmp_path / "out"
+    model = SentenceTransformer(str(tiny_model), device="cpu", local_files_only=True)
+    model.prompts = {"query": "ask: "}
+    model.max_seq_length = 32
+    model.save(str(other), create_model_card=False)
+    result = command("merge", tiny_model, other, "--out", out)
+    assert result.code == 0, result.err
+    assert "prompts differ" in result.err
+    assert "(64 and 32)" in result.err
+    assert f"the merge keeps what {tiny_model} has" in result.err
+    merged = SentenceTransformer(str(out), device="cpu", local_files_only=True)
+    assert merged.max_seq_length == 64
+    assert not any(merged.prompts.values())
+
+
 def test_what_cannot_be_merged_is_refused(moved, tiny_model, command, tmp_path):
     out = tmp_path / "out"
     assert command("merge", moved[0], "--out", out).code == 2

@@ -175,9 +175,7 @@ def test_a_candidate_whose_training_fails_is_none_any_more(
         looked_for(read_beir(small_beir).data, tiny_model, tmp_path / "other")
 
 
-def test_dimensions_are_given_to_the_model_and_not_to_the_search(
-    small_beir, tiny_model, tmp_path
-):
+def test_dimensions_are_given_to_the_model_and_not_to_the_search(small_beir, tiny_model, tmp_path):
     chosen = looked_for(read_beir(small_beir).data, tiny_model, tmp_path, matryoshka=[16])
     assert chosen is not None
 

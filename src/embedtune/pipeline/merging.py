@@ -11,10 +11,11 @@ from embedtune.embed.local import MemoryEmbedder
 from embedtune.embed.models import resolve_model
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.evaluation.evaluate import Evaluator
-from embedtune.files import write_json
+from embedtune.files import visible, write_json
 from embedtune.pipeline.console import Console
-from embedtune.pipeline.stored import load_given
+from embedtune.pipeline.stored import Dataset, load_given
 from embedtune.pipeline.tune import FACTS
+from embedtune.records import content_id
 from embedtune.run import Recipe, build_folder
 from embedtune.training.merge import average_into, choose_alpha, merge_curve, merge_into
 
@@ -38,13 +39,19 @@ def merge_models(
         alpha: None: the best on the dev split of ``data``.
 
     Raises:
-        ConfigError: Nothing to merge, or neither ``alpha`` nor ``data`` with a ``base``.
+        ConfigError: Nothing to merge; neither ``alpha`` nor ``data`` with a ``base``, or one of
+            them without.
         IntegrityError: Models of different kinds.
     """
     from embedtune.embed.loading import load_sentence_transformer
 
     if base is None and len(tuned) < 2:
         raise ConfigError("merge: one model and no --base; give two models, or a base")
+    if base is None and (alpha is not None or data is not None):
+        raise ConfigError(
+            f"merge: {'--data' if alpha is None else '--alpha'} needs --base, the model that the "
+            "mean of the others is weighed against"
+        )
     if base is not None and (alpha is None) == (data is None):
         raise ConfigError(
             "merge: give either --alpha, or --data, on whose dev split the best one is chosen"
@@ -55,25 +62,26 @@ def merge_models(
         given = load_given(data, settings.split, columns=settings.columns, settings=settings.source)
         if not given.data.qrels.get("dev"):
             raise ConfigError(f"merge: {data} has no dev split to choose on; give --alpha")
+    measured = settings.evaluation.model_dump(include={"metric", "similarity", "dimension"})
     recipe = Recipe(
         "merge",
         1,
-        {"alpha": alpha, "metric": settings.evaluation.metric},
+        {"alpha": alpha, **(measured if given else {})},
         {f"model {place}": model.label for place, model in enumerate(resolved)},
-        {"data": str(data or "")},
+        {"data": _dev_digest(given) if given else ""},
     )
 
     def build(folder: Path) -> dict[str, Any]:
         models = [load_sentence_transformer(name, device="cpu") for name in tuned]
         target = models[0]
-        _check_alike(tuned, models)
+        _check_alike(tuned, models, console)
         average_into(target, models)
         chosen, curve = alpha if base else 1.0, []
         if base:
             original, mean, scratch = (
                 load_sentence_transformer(name, device="cpu") for name in (base, tuned[0], tuned[0])
             )
-            _check_alike((tuned[0], base), (target, original))
+            _check_alike((tuned[0], base), (target, original), console)
             merge_into(mean, target, target, 1.0)
             if given:
                 evaluator = Evaluator(given.data, settings.evaluation, near_duplicates=given.twins)
@@ -109,12 +117,62 @@ def told(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _check_alike(names: Sequence[str], models: Sequence[Any]) -> None:
-    """Weights of one shape are not enough: the same tokens must stand in the same rows."""
-    first = _vocabulary(models[0])
+def _dev_digest(given: Dataset) -> str:
+    """What the choice of α depends on: the texts, and what dev asks."""
+    dev = given.data.qrels["dev"]
+    return content_id(
+        "d",
+        [(chunk.id, chunk.embedded) for chunk in given.data.chunks],
+        [(query.id, query.text) for query in given.data.queries if query.id in dev],
+        sorted((query, sorted(grades.items())) for query, grades in dev.items()),
+    )
+
+
+def _check_alike(names: Sequence[str], models: Sequence[Any], console: Console) -> None:
+    """Weights of one shape are not enough: they must be used in the same way, and the same tokens
+    must stand in the same rows."""
+    first = models[0]
     for name, model in zip(names[1:], models[1:], strict=True):
-        if _vocabulary(model) != first:
-            raise IntegrityError(f"cannot merge {names[0]} and {name}: their vocabularies differ")
+        pair = f"{names[0]} and {name}"
+        for what, read in (("modules", _modules), ("poolings", _poolings)):
+            if read(first) != read(model):
+                raise IntegrityError(
+                    f"cannot merge {pair}: their {what} differ: {', '.join(read(first)) or 'none'} "
+                    f"and {', '.join(read(model)) or 'none'}"
+                )
+        if _vocabulary(first) != _vocabulary(model):
+            raise IntegrityError(f"cannot merge {pair}: their vocabularies differ")
+        for what, read in (("prompts", _prompts), ("longest text", _longest)):
+            if read(first) != read(model):
+                console.say(
+                    f"  {pair}: {what} differ ({visible(read(first))} and {visible(read(model))}); "
+                    f"the merge keeps what {names[0]} has"
+                )
+
+
+def _modules(model: Any) -> list[str]:
+    """Types, in order; of the first, also that of the network in it."""
+    network = getattr(model[0], "model", None)
+    inner = [type(network).__name__] if network is not None else []
+    return [type(module).__name__ for module in model] + inner
+
+
+def _poolings(model: Any) -> list[str]:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    return [
+        f"{module.pooling_mode}{'' if module.include_prompt else ' without the prompt'}"
+        for module in model
+        if isinstance(module, Pooling)
+    ]
+
+
+def _prompts(model: Any) -> dict[str, str]:
+    return {name: prompt for name, prompt in sorted(model.prompts.items()) if prompt}
+
+
+def _longest(model: Any) -> Any:  # in tokens; the library gives None or inf where there is no limit
+    return model.max_seq_length
 
 
 def _vocabulary(model: Any) -> dict[str, int] | None:
