@@ -24,13 +24,15 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 CHROMIUM = Path("/usr/bin/chromium")
+FONT = Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf")
+NEEDED = {"shared": SHARED, "browser": CHROMIUM, "chinese_font": FONT}  # by marker
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def pytest_collection_modifyitems(items):
     """Tests that need what is not here are skipped on a laptop and fail in CI."""
     for item in items:
-        for marker, needed in (("shared", SHARED), ("browser", CHROMIUM)):
+        for marker, needed in NEEDED.items():
             if item.get_closest_marker(marker) and not needed.exists():
                 if os.environ.get("CI"):
                     raise pytest.UsageError(f"{item.nodeid} needs {needed}, which CI must have")

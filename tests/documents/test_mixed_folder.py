@@ -217,6 +217,7 @@ def test_rows_of_the_table_are_whole(mixed: Reading) -> None:
     assert re.search(r"copper pipe\W+14\W+8\.75", text_of(mixed, "parts.pdf"))
 
 
+@pytest.mark.chinese_font
 def test_scanned_pages_are_recognised_in_both_languages(mixed: Reading) -> None:
     from rapidfuzz.distance import Levenshtein
 

@@ -500,6 +500,7 @@ def test_a_folder_of_pictures_needs_ocr(tmp_path: Path) -> None:
 # ---- for real
 
 
+@pytest.mark.chinese_font
 def test_scans_in_both_languages_are_recognised_offline(tmp_path: Path, make_pdf) -> None:
     """A page drawn as a picture at 200 dpi: at most one character in fifty is wrong."""
     import pypdfium2

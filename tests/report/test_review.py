@@ -168,6 +168,7 @@ def test_a_saved_decision_can_be_taken_back(page, tmp_path):
     assert page.locator("input[type=checkbox]").first.is_checked()
     page.keyboard.press("u")
     assert not page.locator("input[type=checkbox]").first.is_checked()
+    page.wait_for_timeout(500)  # a busy browser writes its storage a little later
     page.reload()
     page.requests.pop()
     assert page.inner_text("#count") == "0 of 3 decided"
