@@ -41,7 +41,7 @@ from embedtune.datasets.source import read_source
 from embedtune.embed.loading import load_sentence_transformer, prepare_threads
 from embedtune.embed.local import LocalEmbedder, MemoryEmbedder
 from embedtune.evaluation.evaluate import Evaluator
-from embedtune.pipeline.material import barred_by, examples_of, order_of_scores, training_pairs
+from embedtune.pipeline.material import examples_of, order_of_scores, training_pairs
 from embedtune.records import RetrievalSet
 from embedtune.relevance import Relevance, merge_qrels
 from embedtune.similar import near_duplicates
@@ -158,7 +158,9 @@ def pairs(folder: Path, rows: int) -> Material:
 def triplets(folder: Path, rows: int) -> Material:
     source = read_source(folder / "medquad_triplets")
     examples = examples_of("medquad_triplets", drawn(source.examples["train"], rows))
-    barred = barred_by([examples])
+    barred: dict[str, set[str]] = {}  # query id -> chunks that answer it
+    for pair in examples.pairs:
+        barred.setdefault(pair.query, set()).add(pair.chunk)
     dev = source.examples["dev"]
 
     def nearer(model: Any) -> float:
@@ -171,7 +173,7 @@ def triplets(folder: Path, rows: int) -> Material:
         return float((own > other).mean())
 
     metrics = {"triplets in order": nearer, "nDCG@10": medquad(folder)[1]}
-    return Material(examples, metrics, lambda query: barred[query])
+    return Material(examples, metrics, lambda query: frozenset(barred[query]))
 
 
 def scored(folder: Path, rows: int, kind: str) -> Material:

@@ -188,6 +188,9 @@ def test_losses_of_zero_later_are_no_fault():
     late.check_gradient(2, 0.0)
     with pytest.raises(IntegrityError, match="step 3"):
         late.check_gradient(3, 0.0)
+    after_a_kill = Health(1e-3, begun=40)
+    for step in range(41, 50):
+        after_a_kill.check_gradient(step, 0.0)
 
 
 @engines

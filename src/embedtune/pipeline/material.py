@@ -210,15 +210,6 @@ def further_digest(further: Sequence[FurtherSet]) -> dict[str, str]:
     return {"also": content_id("t", *seen)}
 
 
-def barred_by(sets: Sequence[Examples]) -> Mapping[str, frozenset[str]]:
-    """Query id -> chunks that answer it, over the pairs of ``sets``."""
-    found: dict[str, set[str]] = {}
-    for examples in sets:
-        for pair in examples.pairs:
-            found.setdefault(pair.query, set()).add(pair.chunk)
-    return {query: frozenset(chunks) for query, chunks in found.items()}
-
-
 def order_of_scores(
     rows: Sequence[ScoredRow], evaluation: EvaluationSettings | None = None
 ) -> Callable[[Any], float]:

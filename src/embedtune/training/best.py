@@ -140,12 +140,17 @@ def patience_is_over(patience: int | None, best: Path, evaluated: Iterable[int])
 
 
 class Health:
-    """Watches the losses and gradients of a training, step by step."""
+    """Watches the losses and gradients of a training, step by step.
 
-    def __init__(self, learning_rate: float) -> None:
+    Args:
+        begun: Steps that were done before, where it goes on from a checkpoint.
+    """
+
+    def __init__(self, learning_rate: float, begun: int = 0) -> None:
         self.learning_rate = learning_rate
         self.dull = 0
-        self.lively = False  # losses with a margin reach 0 in time; from the start it is a fault
+        # losses with a margin reach 0 in time; from the start it is a fault
+        self.lively = begun >= DULL
 
     def check(self, step: int, loss: float, rows: Sequence[int] = ()) -> None:
         """``rows`` are the places of the batch in the training data, where they are known.

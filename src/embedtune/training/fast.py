@@ -71,7 +71,7 @@ def fit(
         state |= load_state(resume, parts)
     written = History(history, state["rows"], settings.report_to)
     since: list[float] = state["since"]  # losses since the last entry
-    health = Health(plan.learning_rate)
+    health = Health(plan.learning_rate, state["step"])
     # portions decide the order of sums: those of the training that goes on, whatever is free now
     stepper = Stepper(model, tasks, settings, plan, state["tokens_at_once"], state["step"])
     per_epoch = plan.steps / plan.epochs

@@ -207,7 +207,8 @@ def fit(
         callbacks=[_callback_class()(keep_best.folder, settings.patience, written, progress)],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to standard output
-    trainer.health = Health(plan.learning_rate)
+    begun = int(resume.name.rpartition("-")[2]) if resume else 0
+    trainer.health = Health(plan.learning_rate, begun)
     trainer.order = order
     trainer.first_rows = list(accumulate((len(task.examples) for task in tasks), initial=0))
     with told_when_full(checkpoints, model):

@@ -179,7 +179,7 @@ def train_static(
         last=settings.keep == "last",
     )
     since: list[float] = state["since"]
-    health = Health(plan.learning_rate)
+    health = Health(plan.learning_rate, state["step"])
     for step in range(state["step"] + 1, plan.steps + 1):
         # asked here, so that one that was killed after its last evaluation stops there too
         if step - 1 in history.evaluated and patience_is_over(
