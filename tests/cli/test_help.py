@@ -28,7 +28,7 @@ def test_help_is_quick_and_imports_nothing_heavy(name):
     )
     seen = json.loads(done.stderr)
     assert seen["code"] == 0
-    assert seen["seconds"] < 0.5  # of processor time: others may be at work here
+    assert seen["seconds"] < 1  # of processor time, a quarter on an idle machine
     assert not set(HEAVY) & set(seen["modules"])
     assert "Usage: embedtune" in done.stdout
     if name:

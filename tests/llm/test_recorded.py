@@ -133,13 +133,20 @@ def test_no_more_than_the_asked_for_requests_are_in_flight(store):
 
 
 def test_a_slow_answer_does_not_hold_the_others(store):
+    others = []
+    done = asyncio.Event()
+
     async def script(request):
-        await asyncio.sleep(0.3 if request.user == "request 0" else 0.01)
+        if request.user == "request 0":  # the others do not wait for it, though two go at a time
+            await asyncio.wait_for(done.wait(), 60)
+        else:
+            others.append(request.user)
+            if len(others) == 19:
+                done.set()
         return answered(request)
 
-    begun = time.monotonic()
-    chat(script, store, concurrency=2).ask_all(requests(20))
-    assert time.monotonic() - begun < 0.45  # waves of two would take 0.3 + 9 * 0.01 at best
+    replies = chat(script, store, concurrency=2).ask_all(requests(20))
+    assert all(reply.answer for reply in replies)
 
 
 def test_progress_tells_done_and_total(store):
@@ -418,7 +425,7 @@ def test_a_wait_longer_than_wanted_stops_instead(store):
     begun = time.monotonic()
     with pytest.raises(ServiceError, match="7,200 s"):
         chat(failing(99, fault), store).ask_all(requests(5))
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 60
 
 
 # ---- budget
@@ -566,7 +573,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight_and_twice_stops_at_once(
         time.sleep(0.1)
     out, _ = child.communicate(timeout=10)
     assert child.returncode == 130
-    assert time.monotonic() - begun < seconds + 1
+    assert time.monotonic() - begun < seconds + 8
     assert out.startswith(f"stopped {stored}")
     with Store(tmp_path / "s") as store:
         rows = store._reader.execute("SELECT count(*) FROM answers").fetchone()
@@ -579,6 +586,6 @@ def test_an_answer_that_trickles_meets_the_total_deadline(store):
         one = RecordedChat(OpenAIChat("m", server.url), store, LLMSettings(**FAST | {"timeout": 1}))
         begun = time.monotonic()
         replies = one.ask_all(requests(2))
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15  # all its bytes would take longer
     assert all(reply.answer for reply in replies)
     assert [code for _, code, _, _ in store.faults()] == ["timeout", "timeout"]

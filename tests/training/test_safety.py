@@ -206,6 +206,14 @@ def test_a_loss_that_rounds_to_zero_is_no_fault_while_there_is_a_gradient(
     assert losses[0] < 1e-9
 
 
+@engines
+def test_the_worst_score_there_is_leaves_a_model_too(tiny_model, tmp_path, engine):
+    """Spearman's on two dev rows may be -1."""
+    done = trained(tiny_model, tmp_path, engine, score=lambda model: -1.0, keep="best")
+    assert (done.model / "model.safetensors").is_file()
+    assert done.best_score == -1.0
+
+
 # ---- T03: kills
 
 
