@@ -19,6 +19,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / ".ready"
 EXTRAS = "demo,dev"
+PIP = "pip==26.3"  # Python's own may be old, and needs four times as long
 
 
 def installation_key() -> str:
@@ -31,13 +32,17 @@ def install() -> None:
     print("embedtune: setting up .venv (a few minutes, once)", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    pip += ["-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, PIP], check=True)
+    pip += ["--no-compile", "-c", str(ROOT / "constraints.txt")]
     torch_index = os.environ.get("TORCH_INDEX_URL")
     # torch first and by itself: constraints pick the CPU build wherever pip can see one
     subprocess.run(
         [*pip, "torch", *(["--index-url", torch_index] if torch_index else [])], check=True
     )
     subprocess.run([*pip, "-e", f"{ROOT}[{EXTRAS}]"], check=True)
+    # by all cores; some packages ship templates that do not compile, which is no fault
+    compileall = [str(PYTHON), "-m", "compileall", "-qq", "-j", "0"]
+    subprocess.run([*compileall, str(VENV)], check=False)
 
 
 def main() -> int:
@@ -55,7 +60,9 @@ def main() -> int:
             print(f"embedtune: set-up failed at: {' '.join(error.cmd)}", file=sys.stderr)
             return error.returncode
         STAMP.write_text(key)
-    return subprocess.call([str(PYTHON), *sys.argv[1:]])
+    # compiled once and kept, not by each process that is started
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.call([str(PYTHON), *sys.argv[1:]], env=kept)
 
 
 if __name__ == "__main__":
