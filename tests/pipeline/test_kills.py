@@ -16,7 +16,14 @@ SECONDS = 240  # more than anything here takes
 def wait_for(condition, process):
     """Until something is there; the process must not end before."""
     end = time.monotonic() + SECONDS
-    while not condition():
+
+    def met():
+        try:
+            return condition()
+        except FileNotFoundError:  # a folder that went while it was looked through
+            return False
+
+    while not met():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.003)
