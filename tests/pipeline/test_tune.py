@@ -9,6 +9,8 @@ import pytest
 from embedtune.config import RunSettings
 from embedtune.datasets.beir import read_beir
 from embedtune.errors import ConfigError, IntegrityError
+from embedtune.evaluation import subsample
+from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.settings import EvaluationSettings
 from embedtune.pipeline import search
 from embedtune.pipeline.console import Silent
@@ -178,6 +180,22 @@ def test_a_candidate_whose_training_fails_is_none_any_more(
 def test_dimensions_are_given_to_the_model_and_not_to_the_search(small_beir, tiny_model, tmp_path):
     chosen = looked_for(read_beir(small_beir).data, tiny_model, tmp_path, matryoshka=[16])
     assert chosen is not None
+
+
+def test_choices_on_a_large_corpus_are_made_over_a_part_of_it(
+    small_beir, tiny_model, command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(subsample, "MOST", 40)
+    read = []
+    score = Evaluator.score_embedder
+    monkeypatch.setattr(
+        Evaluator, "score_embedder",
+        lambda self, *others: read.append(self.corpus_size) or score(self, *others),
+    )  # fmt: skip
+    told = train(command, small_beir, tiny_model, tmp_path / "model", minutes="5")
+    assert set(read) == {40}
+    assert told["judged_on"].startswith("in training, dev is judged over 40 of 60 passages")
+    assert len(told["search"]["trials"]) > 1
 
 
 def test_train_queries_that_are_left_out_judge_no_recipe(small_beir):

@@ -77,7 +77,7 @@ class TrainedModel:
         return (
             f"{facts['model']}: {facts['metric']} on dev {facts['base_score']:.3f} → "
             f"{facts['dev']:.3f} (step {facts['best_step']}, merged with the base at "
-            f"{facts['alpha']:.1f})"
+            f"{facts['alpha']:.1f})" + (f"; {facts['judged_on']}" if facts.get("judged_on") else "")
         )
 
 

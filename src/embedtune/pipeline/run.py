@@ -450,6 +450,8 @@ class _Stages:
             )
             if tuned.warmed:
                 notes.append(tuned.warmed.note)
+            if tuned.judged_on:
+                notes.append(tuned.judged_on)
             licence = "" if is_static(name) else licence_in(resolve_model(name).path)
             return {"base": name, "base_licence": licence, "bases": bases, "unreadable": unread,
                     "trained": True,

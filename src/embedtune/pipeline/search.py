@@ -18,6 +18,7 @@ from embedtune.embed.local import MemoryEmbedder
 from embedtune.errors import IntegrityError
 from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.settings import EvaluationSettings
+from embedtune.evaluation.subsample import subsampled
 from embedtune.files import read_json, write_json
 from embedtune.pipeline.console import Console
 from embedtune.records import Pair, RetrievalSet
@@ -57,7 +58,7 @@ WORST = -1.0  # what a candidate has whose training fails
 class Rung:
     """What a trial is trained with, and what it is judged on."""
 
-    data: RetrievalSet  # its train and dev
+    data: RetrievalSet  # its train and dev, with the passages that dev is judged over
     pairs: tuple[Pair, ...]
     evaluator: Evaluator
 
@@ -229,26 +230,29 @@ def _rungs(
     """Dev after training on a quarter, a half and all pairs; or folds, where dev is small."""
     dev = data.qrels.get("dev", {})
     if len(dev) >= ENOUGH:
-        evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
+        [judged] = subsampled([data])
+        evaluator = Evaluator(judged, evaluation, near_duplicates=near_duplicates)
         pairs = sorted(pairs_of(data), key=lambda pair: tie_breaker(pair.query))
         sizes = [min(MOST_PAIRS, len(pairs)) // share for share in (4, 2, 1)]
-        return [Rung(data, tuple(pairs[:size]), evaluator) for size in sizes]
+        return [Rung(judged, tuple(pairs[:size]), evaluator) for size in sizes]
     train = data.qrels.get("train", {})
     known = {**{query: own for query, own in train.items() if query not in left_out}, **dev}
     others = {name: qrels for name, qrels in data.qrels.items() if name not in ("train", "dev")}
     whole = replace(data, qrels={**others, "train": known})
     group_of = Evaluator(whole, evaluation, near_duplicates=near_duplicates).groups("train")
-    rungs = []
+    parts = []
     for held in folds(group_of):
         qrels = {
             **others,
             "train": {query: grades for query, grades in known.items() if query not in held},
             "dev": {query: grades for query, grades in known.items() if query in held},
         }
-        part = replace(data, qrels=qrels)
+        parts.append(replace(data, qrels=qrels))
+    rungs = []
+    for part, judged in zip(parts, subsampled(parts), strict=True):
         pairs = sorted(pairs_of(part), key=lambda pair: tie_breaker(pair.query))[:MOST_PAIRS]
-        evaluator = Evaluator(part, evaluation, near_duplicates=near_duplicates)
-        rungs.append(Rung(part, tuple(pairs), evaluator))
+        evaluator = Evaluator(judged, evaluation, near_duplicates=near_duplicates)
+        rungs.append(Rung(judged, tuple(pairs), evaluator))
     return rungs
 
 

@@ -13,6 +13,7 @@ from embedtune.errors import ConfigError
 from embedtune.evaluation.evaluate import Evaluator
 from embedtune.evaluation.forgetting import LANGUAGES, bundled_probe
 from embedtune.evaluation.settings import EvaluationSettings
+from embedtune.evaluation.subsample import subsample_note, subsampled
 from embedtune.files import write_json
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.material import (
@@ -55,6 +56,7 @@ class Tuned:
     losses: tuple[ChosenLoss, ...] = ()  # of each data set
     metric: str = "ndcg@10"  # that dev scores are in
     warmed: Warmed | None = None  # what was learnt from passages alone
+    judged_on: str = ""  # which part of the corpus dev scores are over, where it is not all
 
     def facts(self) -> dict[str, Any]:
         """What a manifest keeps of it."""
@@ -63,6 +65,7 @@ class Tuned:
             "metric": self.metric,
             "alpha": self.alpha,
             "dev": self.dev,
+            "judged_on": self.judged_on,
             "losses": [asdict(chosen) for chosen in self.losses],
             "plan": asdict(trained.plan),
             "best_step": trained.best_step,
@@ -133,8 +136,9 @@ def tune(
 ) -> Tuned:
     """Train ``base`` on the train split, merge, and leave the candidate in ``work/model``.
 
-    Checkpoint and merge weight are chosen by the deciding metric on dev, over the whole corpus
-    (among scored pairs that are learnt as such by how well they are ordered).
+    Checkpoint and merge weight are chosen by the deciding metric on dev, over the corpus or a part
+    of it, see ``subsampled`` (among scored pairs that are learnt as such by how well they are
+    ordered).
 
     Args:
         near_duplicates: Pairs of chunk ids.
@@ -197,7 +201,11 @@ def tune(
 
     device, precision = device_and_precision(training)
     quick = "fp32" if static else judging_precision(device, precision)
-    evaluator = Evaluator(data, evaluation, near_duplicates=near_duplicates)
+    # a static model reads all of a large corpus in seconds
+    judged = data if static else subsampled([data])[0]
+    if (note := subsample_note(judged, data)) and data.qrels.get("dev"):
+        console.say(note)
+    evaluator = Evaluator(judged, evaluation, near_duplicates=near_duplicates)
 
     scored = [row for row in rows.get("dev", ()) if isinstance(row, ScoredRow)]
     in_order = order_of_scores(scored, evaluation) if own.format == "scored" and scored else None
@@ -295,7 +303,8 @@ def tune(
     for folder in (work / WARM_UP, *work.glob("seed-*")):
         clear(folder)
     return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen, losses,
-                 "Spearman" if in_order else evaluation.metric, warmed)  # fmt: skip
+                 "Spearman" if in_order else evaluation.metric, warmed,
+                 "" if in_order else note)  # fmt: skip
 
 
 def _as_it_is(trained: Trained, work: Path) -> Trained:
