@@ -203,12 +203,13 @@ def tune(
     quick = "fp32" if static else judging_precision(device, precision)
     # a static model reads all of a large corpus in seconds
     judged = data if static else subsampled([data])[0]
-    if (note := subsample_note(judged, data)) and data.qrels.get("dev"):
-        console.say(note)
     evaluator = Evaluator(judged, evaluation, near_duplicates=near_duplicates)
 
     scored = [row for row in rows.get("dev", ()) if isinstance(row, ScoredRow)]
     in_order = order_of_scores(scored, evaluation) if own.format == "scored" and scored else None
+    over_all = in_order or not data.qrels.get("dev")
+    if note := "" if over_all else subsample_note(judged, data):
+        console.say(note)
 
     def dev_score(model: Any) -> float:
         if in_order:
@@ -303,8 +304,7 @@ def tune(
     for folder in (work / WARM_UP, *work.glob("seed-*")):
         clear(folder)
     return Tuned(trained.model, trained, alpha, dev, tuple(curve), chosen, losses,
-                 "Spearman" if in_order else evaluation.metric, warmed,
-                 "" if in_order else note)  # fmt: skip
+                 "Spearman" if in_order else evaluation.metric, warmed, note)  # fmt: skip
 
 
 def _as_it_is(trained: Trained, work: Path) -> Trained:
