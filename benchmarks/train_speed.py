@@ -1,22 +1,27 @@
 """Training speed: `embedtune train`'s engine beside SentenceTransformerTrainer as it comes.
 
-    python benchmarks/train_speed.py [--pairs 2000] [--epochs 1] [--arms plain,ours] [--json]
+    python benchmarks/train_speed.py [--pairs 2000] [--epochs 1] [--questions N]
+                                     [--arms plain,ours] [--json]
 
 The same pairs (those of the train split, then passages with a stretch of words cut out as their
-query), the same loss (multiple negatives ranking), batch and epochs, the same learning rate. Both
-sides are processes of one thread that run in turns of some seconds (the other is stopped), so that
-the machine is the same for both; counted is their CPU time, from texts to the saved model, without
-loading and without evaluation. The spread is over the steps (the lowest and the highest tenth are
-left out). Then nDCG@10 of both on test.
+query; with ``--questions`` only whole passages, each with so many stretches as its queries, as a
+language model writes several questions on a passage), the same loss (multiple negatives ranking),
+batch and epochs, the same learning rate. Both sides are processes of one thread that run in turns
+of some seconds (the other is stopped), so that the machine is the same for both; counted is their
+CPU time, from texts to the saved model, without loading and without evaluation. The spread is over
+the steps (the lowest and the highest tenth are left out). Then nDCG@10 of both on test.
 
 Arms: ``plain`` (the library's defaults: padded, fp32, dropout), ``ours`` (defaults), ``ours-fp32``,
-``ours-dropout`` (with all of the plain side's dropout). The share of the peak counts the products
-of matrices with the real tokens, against what one thread reaches in bf16 and in fp32.
+``ours-dropout`` (with all of the plain side's dropout), ``ours-itself`` (batch, learning rate and
+sampler as the command chooses them too). The share of the peak counts the products
+of matrices with the real tokens, against what one thread reaches in bf16 and in fp32; a
+passage that is encoded for several pairs at once counts for each of them.
 """
 
 import argparse
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -25,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +46,28 @@ ARMS = {
     "ours": {},
     "ours-fp32": {"precision": "fp32"},
     "ours-dropout": {"attention_dropout": True},
+    "ours-itself": {"batch_size": "auto", "learning_rate": "auto", "sampler": "neighbours"},
 }
 
 
-def pairs_of(folder: Path, count: int) -> list[Any]:
-    """Pairs of the train split, filled up with stretches of words cut out of passages."""
+def pairs_of(folder: Path, count: int, questions: int = 0) -> list[Any]:
+    """Pairs of the train split, filled up with stretches of words cut out of passages.
+
+    Args:
+        questions: So many stretches of each passage, which stays whole, and no other pairs; 0: as
+            above.
+    """
     from embedtune.datasets.beir import read_beir
     from embedtune.pipeline.tune import training_pairs
     from embedtune.records import Pair
 
     data = read_beir(folder).data
-    pairs = training_pairs(data)
+    pairs = [] if questions else training_pairs(data)
     draw = random.Random(SEED)
     chunks = [chunk for chunk in data.chunks if len(chunk.embedded.split()) >= 40]
+    if questions:
+        count = min(count, questions * len(chunks))
+        chunks = draw.sample(chunks, math.ceil(count / questions))
     while len(pairs) < count:
         for chunk in draw.sample(chunks, len(chunks)):
             words = chunk.embedded.split()
@@ -60,7 +75,8 @@ def pairs_of(folder: Path, count: int) -> list[Any]:
             start = draw.randrange(len(words) - length)
             rest = " ".join(words[:start] + words[start + length :])
             query = " ".join(words[start : start + length])
-            pairs.append(Pair(f"cut{len(pairs)}", chunk.id, query, rest))
+            passage = chunk.embedded if questions else rest
+            pairs.append(Pair(f"cut{len(pairs)}", chunk.id, query, passage))
     return pairs[:count]
 
 
@@ -71,13 +87,12 @@ def tell(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def side(arm: str, data: Path, count: int, epochs: float, work: Path) -> None:
+def side(arm: str, pairs: list[Any], epochs: float, work: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
     from embedtune.embed.loading import load_sentence_transformer
 
-    pairs = pairs_of(data, count)
     if arm == "plain":
         model = load_sentence_transformer(BASE, device="cpu")
         tell(ready=True)
@@ -89,10 +104,14 @@ def side(arm: str, data: Path, count: int, epochs: float, work: Path) -> None:
         from embedtune.training.plan import TrainingSettings
         from embedtune.training.train import train
 
+        own = {"batch_size": BATCH, "learning_rate": RATE, "sampler": "random", **ARMS[arm]}
         settings = TrainingSettings(
-            loss="mnrl", matryoshka="off", epochs=epochs, batch_size=BATCH, learning_rate=RATE,
-            seed=SEED, sampler="random", evaluate_every=10**6, device="cpu", **ARMS[arm],
+            loss="mnrl", matryoshka="off", epochs=epochs, seed=SEED, evaluate_every=10**6,
+            device="cpu", **own,
         )  # fmt: skip
+        answers: dict[str, set[str]] = defaultdict(set)
+        for pair in pairs:
+            answers[pair.query].add(pair.chunk)
         started = []
 
         def score(model: Any) -> float:  # no evaluation; the clock starts when the model is there
@@ -105,11 +124,12 @@ def side(arm: str, data: Path, count: int, epochs: float, work: Path) -> None:
 
         trained = train(
             [from_pairs("train", pairs)], BASE, work,
-            excluded=lambda query: frozenset(), score=score,
+            excluded=lambda query: frozenset(answers[query]), score=score,
             settings=settings,
             progress=lambda step, total: tell(step=step, cpu=time.process_time() - started[0]),
         )  # fmt: skip
-        tell(done=True, cpu=time.process_time() - started[0], model=str(trained.model))
+        tell(done=True, cpu=time.process_time() - started[0], model=str(trained.model),
+             batch=trained.plan.batch_size)  # fmt: skip
 
 
 def plain(model: Any, pairs: list[Any], epochs: float, work: Path, begin: float) -> None:
@@ -144,7 +164,7 @@ def plain(model: Any, pairs: list[Any], epochs: float, work: Path, begin: float)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     model.save(str(work / "model"), create_model_card=False)
-    tell(done=True, cpu=time.process_time() - begin, model=str(work / "model"))
+    tell(done=True, cpu=time.process_time() - begin, model=str(work / "model"), batch=BATCH)
 
 
 def peak() -> None:
@@ -171,7 +191,7 @@ def _product(matrix: Any) -> float:
     return 2 * len(matrix) ** 3 / (time.process_time() - begin) / 1e9
 
 
-def work_of(data: Path, count: int) -> float:
+def work_of(pairs: list[Any]) -> float:
     """GFLOP of a pair on average, forward and backward: real tokens, each text once."""
     from embedtune.embed.loading import load_sentence_transformer
     from embedtune.embed.packed import token_ids
@@ -180,7 +200,6 @@ def work_of(data: Path, count: int) -> float:
     config = model[0].auto_model.config
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     total = 0.0
-    pairs = pairs_of(data, count)
     for role, texts in (("query", [pair.anchor for pair in pairs]),
                         ("document", [pair.positive for pair in pairs])):  # fmt: skip
         for ids in token_ids(model, texts, role):
@@ -219,8 +238,9 @@ def lines_of(process: subprocess.Popen, seconds: float) -> list[dict[str, Any]]:
     return found
 
 
-def race(arms: list[str], data: Path, count: int, epochs: float, work: Path) -> dict[str, Any]:
-    sides = {arm: start("--side", arm, "--data", data, "--pairs", count, "--epochs", epochs,
+def race(arms: list[str], given: argparse.Namespace, count: int, work: Path) -> dict[str, Any]:
+    sides = {arm: start("--side", arm, "--data", given.data, "--pairs", given.pairs,
+                        "--questions", given.questions, "--epochs", given.epochs,
                         "--work", work / arm) for arm in arms}  # fmt: skip
     told: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in arms}
     try:
@@ -244,15 +264,15 @@ def race(arms: list[str], data: Path, count: int, epochs: float, work: Path) -> 
     finally:
         for process in sides.values():
             process.kill()
-    return {arm: told_by(turns, count, epochs) for arm, turns in told.items()}
+    return {arm: told_by(turns, count, given.epochs) for arm, turns in told.items()}
 
 
 def told_by(turns: list[list[dict[str, Any]]], count: int, epochs: float) -> dict[str, Any]:
     lines = [line for turn in turns for line in turn]
     ends = [line["cpu"] for line in lines if "step" in line]
-    speeds = [BATCH / (end - start) for start, end in itertools.pairwise(ends)]
-    tenths = statistics.quantiles(speeds, n=10, method="inclusive")
     last = lines[-1]
+    speeds = [last["batch"] / (end - start) for start, end in itertools.pairwise(ends)]
+    tenths = statistics.quantiles(speeds, n=10, method="inclusive")
     return {
         "pairs_per_second": count * epochs / last["cpu"],
         "low": tenths[0],
@@ -280,6 +300,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--questions", type=int, default=0, help="on each passage, whole")
     parser.add_argument("--arms", default="plain,ours")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -287,14 +308,15 @@ def main() -> None:
     given = parser.parse_args()
     if given.side == "peak":
         return peak()
+    pairs = pairs_of(given.data, given.pairs, given.questions)
     if given.side:
-        return side(given.side, given.data, given.pairs, given.epochs, given.work)
+        return side(given.side, pairs, given.epochs, given.work)
     if given.pairs * given.epochs < FEWEST * BATCH:
         parser.error(f"--pairs: at least {FEWEST} steps of {BATCH} are needed for a spread")
     arms = given.arms.split(",")
     with tempfile.TemporaryDirectory() as folder:
-        found = race(arms, given.data, given.pairs, given.epochs, Path(folder))
-        gflop = work_of(given.data, given.pairs)
+        found = race(arms, given, len(pairs), Path(folder))
+        gflop = work_of(pairs)
         process = start("--side", "peak")
         peaks = json.loads(process.communicate()[0])
         for row in found.values():
@@ -311,13 +333,13 @@ def main() -> None:
         "plain_ndcg@10": first["ndcg@10"],
         "ratios": {arm: row["pairs_per_second"] / first["pairs_per_second"]
                    for arm, row in found.items()},
-        "gflop_a_pair": gflop, "peak_gflops": peaks, "pairs": given.pairs, "epochs": given.epochs,
+        "gflop_a_pair": gflop, "peak_gflops": peaks, "pairs": len(pairs), "epochs": given.epochs,
         "load": os.getloadavg()[0], "arms": found,
     }  # fmt: skip
     if given.json:
         print(json.dumps(facts))
         return None
-    print(f"{given.pairs} pairs, {given.epochs:g} epochs, one thread each in turns; "
+    print(f"{len(pairs)} pairs, {given.epochs:g} epochs, one thread each in turns; "
           f"{gflop:.1f} GFLOP a pair; peak {peaks['fp32']:.0f} (fp32), {peaks['bf16']:.0f} (bf16) "
           f"GFLOP/s; load {facts['load']:.1f}")  # fmt: skip
     print(f"{'':14}{'pairs/CPU s':>12}{'steps':>16}{'ratio':>7}{'bf16 peak':>11}{'nDCG@10':>9}")

@@ -40,9 +40,6 @@ def install() -> None:
         [*pip, "torch", *(["--index-url", torch_index] if torch_index else [])], check=True
     )
     subprocess.run([*pip, "-e", f"{ROOT}[{EXTRAS}]"], check=True)
-    # by all cores; some packages ship templates that do not compile, which is no fault
-    compileall = [str(PYTHON), "-m", "compileall", "-qq", "-j", "0"]
-    subprocess.run([*compileall, str(VENV)], check=False)
 
 
 def main() -> int:
@@ -60,7 +57,7 @@ def main() -> int:
             print(f"embedtune: set-up failed at: {' '.join(error.cmd)}", file=sys.stderr)
             return error.returncode
         STAMP.write_text(key)
-    # compiled once and kept, not by each process that is started
+    # what is imported is compiled once and kept, not by each process that is started
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.call([str(PYTHON), *sys.argv[1:]], env=kept)
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,13 @@ class Running:
             while part := own.recv(65536):
                 parts.append(part)
             return b"".join(parts)
+
+    def settle(self, seconds: float = 20) -> None:
+        """Wait until no request is in flight: its client has the whole answer a little before."""
+        end = time.monotonic() + seconds
+        while self.gate.in_flight:
+            assert time.monotonic() < end, f"{self.gate.in_flight} requests are still in flight"
+            time.sleep(0.01)
 
     def figure(self, name: str, **labels: str) -> float:
         return self.catalogue.metrics.registry.get_sample_value(name, labels) or 0.0

@@ -187,9 +187,9 @@ def test_v07_texts_of_clients_that_left_are_not_embedded(server, stub):
         for connection in own:
             connection.close()
         until(lambda: server.catalogue.loads()["stub"].texts == 1)
+    until(lambda: server.figure("embedtune_clients_left_total") == 1000)
+    until(lambda: psutil.Process().num_fds() <= files + 2)
     assert memory() - before < 20 * MEGABYTE
-    assert psutil.Process().num_fds() <= files + 2
-    assert server.figure("embedtune_clients_left_total") == 1000
     stub.gate.set()
     assert status_of(first.recv(65536)) == 200
     first.close()

@@ -49,7 +49,7 @@ def test_v13_5000_requests_from_500_connections(serving, make_stub, vector_of):
     with serving(stub, queue_texts=600) as server:
         asyncio.run(all_clients(server))
         assert server.figure("embedtune_queue_texts", model="stub") == 0
-        assert server.gate.in_flight == 0
+        server.settle()
     assert outcomes.pop("swapped") == 0
     assert outcomes.pop("no retry-after") == 0
     assert set(outcomes) == {200, 429}

@@ -14,6 +14,7 @@ from embedtune.training.batches import (
     class_batches,
     class_steps,
     mixed_batches,
+    sharing_of,
     shuffled_batches,
     steps_per_epoch,
 )
@@ -37,6 +38,47 @@ def test_conflicting_pairs_are_kept_apart():
     for batch in batches(pairs, excluded, size=8, seed=3, epoch=0):
         chunks = [pairs[index].chunk for index in batch]
         assert len(set(chunks)) == len(chunks)
+
+
+def questions_on(passages: int, each: int):
+    """Pairs of ``each`` questions on a passage, and what is excluded for each."""
+    pairs = [
+        Pair(f"q{n}", f"c{n % passages}", f"t{n}", f"p{n % passages}")
+        for n in range(passages * each)
+    ]
+    return pairs, {pair.query: frozenset({pair.chunk}) for pair in pairs}.__getitem__
+
+
+@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize(
+    ("each", "shared", "size"), [(4, 4, 96), (4, 2, 48), (6, 4, 96), (3, 4, 30)]
+)
+def test_pairs_of_a_passage_share_a_batch(each, shared, size, near):
+    pairs, excluded = questions_on(100, each)
+    beside = [[(n + 1 + step) % 100 for step in range(8)] for n in range(len(pairs))] * near
+    seen = []
+    for epoch in range(3):
+        how = {"size": size, "seed": 5, "epoch": epoch, "near": beside}
+        made = list(batches(pairs, excluded, shared=shared, **how))
+        assert sorted(index for batch in made for index in batch) == list(range(len(pairs)))
+        assert len(made) == steps_per_epoch(len(pairs), size)
+        encoded = sum(len({pairs[index].chunk for index in batch}) for batch in made)
+        # a group that a full batch divides is encoded twice; the last batches take what is left
+        assert encoded <= 100 * -(-each // shared) + len(made)
+        apart = sum(len(set(batch)) for batch in batches(pairs, excluded, **how))
+        assert encoded < 0.6 * apart
+        full = [Counter(pairs[index].chunk for index in batch) for batch in made[:-2]]
+        assert max(max(counts.values()) for counts in full) == min(each, shared)
+        seen.append(made)
+    assert seen[0] != seen[1]
+
+
+def test_a_batch_keeps_room_for_many_passages_where_they_are_shared():
+    assert [sharing_of(size) for size in (2, 32, 47, 48, 96, 960)] == [1, 1, 1, 2, 4, 40]
+    for size in (48, 96):
+        pairs, excluded = questions_on(60, 8)
+        for batch in batches(pairs, excluded, size=size, seed=1, epoch=0, shared=sharing_of(size)):
+            assert len({pairs[index].chunk for index in batch}) >= 24
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -148,6 +148,35 @@ def test_negatives_change_the_training_and_none_wanted_leaves_it_as_it_was(tiny_
     assert losses[1] < losses[2] < losses[3]  # each further passage adds to the denominator
 
 
+@pytest.mark.parametrize("sampler", ["neighbours", "conflict_free", "random"])
+def test_a_passage_with_two_questions_is_encoded_once_a_batch(
+    tiny_model, tmp_path, monkeypatch, sampler
+):
+    from embedtune.embed.packed import Packed
+
+    encoded = []
+    forward = Packed.forward
+
+    def counting(self, sequences, **options):
+        if options.get("training"):
+            encoded.append(len(sequences))
+        return forward(self, sequences, **options)
+
+    monkeypatch.setattr(Packed, "forward", counting)
+    pairs = [
+        Pair(f"q{n}", f"c{n % 96}", f"what is robot {n}", f"the dock is for {n % 96}")
+        for n in range(192)
+    ]
+    trained = train(
+        pairs, str(tiny_model), tmp_path, excluded=lambda query: frozenset(),
+        score=lambda model: 0.5,
+        settings=FAST.model_copy(update={"epochs": 1, "batch_size": 48, "sampler": sampler}),
+    )  # fmt: skip
+    assert trained.plan.steps == len(encoded) == 4
+    passages = sum(encoded) - len(pairs)
+    assert passages > 150 if sampler == "random" else passages == 96
+
+
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_low_precision_trains_too(tiny_model, tmp_path, precision):
     pairs = topic_pairs()

@@ -34,8 +34,9 @@ from embedtune.training.plan import (
     plan_training,
 )
 from embedtune.training.sweep import Candidate, Chosen, Trial, alphas, candidates, search
+from embedtune.training.tasks import encodings_of
 from embedtune.training.tpe import Space, search_larger
-from embedtune.training.train import texts_of, train
+from embedtune.training.train import not_fast, texts_of, train
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def find_recipe(
     known = _known(work / FILE, base)
     begin = time.monotonic()
     if not known:
-        wanted = _expected_seconds(tried[0], rungs[0], base, training, model)
+        wanted = _expected_seconds(tried[0], rungs[0], base, training, model, plan.batch_size)
         if (1 + reserve) * wanted > 60 * minutes:
             console.say(
                 f"no search for a recipe: {minutes:g} minutes do not hold a trial (about "
@@ -326,11 +327,12 @@ def _expected_seconds(
     base: str,
     training: TrainingSettings,
     settings: ModelSettings,
+    batch_size: int,
 ) -> float:
     """What a trial would take, as reading some of the passages says."""
     from embedtune.embed.loading import load_sentence_transformer
 
-    device, _ = device_and_precision(training)
+    device, precision = device_and_precision(training)
     model = load_sentence_transformer(base, device=device, pooling=settings.pooling)
     examples = from_pairs("train", rung.pairs)
     queries, passages = (texts_of([examples], role) for role in ("query", "document"))
@@ -340,7 +342,10 @@ def _expected_seconds(
     begin = time.monotonic()
     _in_training(model, training).embed(some, "document")
     scoring = (time.monotonic() - begin) * len(corpus) / len(some)
-    texts = len(rung.pairs) * (1 + candidate.negatives) * candidate.epochs
+    once = not not_fast(model, training, precision)
+    passages = encodings_of(rung.pairs, training, batch_size, encodes_once=once)
+    passages += len(rung.pairs) * candidate.negatives
+    texts = passages * candidate.epochs
     return scoring * (SCORINGS + PASSES * texts / rung.evaluator.corpus_size)
 
 

@@ -4,6 +4,8 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from typing import Literal
 
 from embedtune.errors import NothingUsable
@@ -12,7 +14,21 @@ from embedtune.training.ranking import Excluded
 
 Strategy = Literal["proportional", "round_robin", "weighted"]
 
-TOGETHER = 4  # pairs that are near each other; of 16, most of a batch would be of one kind
+TOGETHER = 4  # passages that are near each other; of 16, most of a batch would be of one kind
+LEAST = 24  # passages that a batch holds where pairs share them: its queries need negatives
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Pairs that share a passage."""
+
+    rows: list[int]
+    brought: frozenset[str]  # chunk ids of their passages, positive and negative
+    excluded: frozenset[str]  # chunk ids that are no negatives for one of them
+
+    def apart(self, other: "_Unit") -> bool:
+        """Whether each has negatives of the other."""
+        return self.brought.isdisjoint(other.excluded) and other.brought.isdisjoint(self.excluded)
 
 
 def batches(
@@ -24,6 +40,7 @@ def batches(
     epoch: int,
     avoid_conflicts: bool = True,
     near: Sequence[Sequence[int]] = (),
+    shared: int = 1,
 ) -> Iterator[list[int]]:
     """The batches of one epoch: every pair once.
 
@@ -35,64 +52,101 @@ def batches(
     Args:
         near: For each pair those it shall meet, the first first (see ``nearest_pairs``): with
             three of them that are left it goes into a batch.
+        shared: So many pairs of one passage go into the same batch all the same, for an engine
+            that then encodes it once.
     """
-    brought = [{pair.chunk, *(chunk for chunk, _ in pair.negatives)} for pair in pairs]
-    order = list(range(len(pairs)))
     draw = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(pairs)))
     draw.shuffle(order)
+    units = [_unit(rows, pairs, excluded) for rows in sharing(pairs, order, shared)]
     if near:
-
-        def apart(one: int, other: int) -> bool:
-            return brought[one].isdisjoint(excluded(pairs[other].query)) and brought[
-                other
-            ].isdisjoint(excluded(pairs[one].query))
-
-        groups = _groups(order, near, apart)
+        groups = _groups(units, near)
         draw.shuffle(groups)
-        order = [index for group in groups for index in group]
+        units = [unit for group in groups for unit in group]
     made: list[list[int]] = []
-    while order:
+    while units:
         batch: list[int] = []
         barred: set[str] = set()
         held: set[str] = set()
-        waiting: list[int] = []
-        for position, index in enumerate(order):
-            own, chunks = excluded(pairs[index].query), brought[index]
-            if avoid_conflicts and not (chunks.isdisjoint(barred) and held.isdisjoint(own)):
-                waiting.append(index)
+        waiting: list[_Unit] = []
+        for position, unit in enumerate(units):
+            if avoid_conflicts and not (
+                unit.brought.isdisjoint(barred) and held.isdisjoint(unit.excluded)
+            ):
+                waiting.append(unit)
                 continue
-            batch.append(index)
-            barred |= own
-            held |= chunks
+            waiting += _fill(batch, unit, size)
+            barred |= unit.excluded
+            held |= unit.brought
             if len(batch) == size:
-                waiting.extend(order[position + 1 :])
+                waiting.extend(units[position + 1 :])
                 break
         # towards the end only conflicting pairs may be left: fill up rather than leave them out
         while len(batch) < size and waiting:
-            batch.append(waiting.pop(0))
+            waiting[:1] = _fill(batch, waiting[0], size)
         made.append(batch)
-        order = waiting
+        units = waiting
     if len(made) > 1 and len(made[-1]) == 1:
         made[-2].extend(made.pop())
     yield from made
 
 
-def _groups(
-    order: Sequence[int], near: Sequence[Sequence[int]], apart: Callable[[int, int], bool]
-) -> list[list[int]]:
-    """Each of ``order`` once, with the nearest to it that are left; negatives of one another."""
+def sharing(pairs: Sequence[Pair], order: Sequence[int], most: int) -> list[list[int]]:
+    """``order`` in groups of ``most`` pairs or fewer that share a passage, each where its first
+    one stood."""
+    found: list[list[int]] = []
+    last: dict[str, list[int]] = {}  # by passage: its group that may have room
+    for row in order:
+        group = last.get(pairs[row].positive)
+        if group is None or len(group) == most:
+            group = last[pairs[row].positive] = []
+            found.append(group)
+        group.append(row)
+    return found
+
+
+def sharing_of(size: int) -> int:
+    """How many pairs of one passage may meet in a batch of ``size`` pairs."""
+    return max(1, size // LEAST)
+
+
+def _unit(rows: list[int], pairs: Sequence[Pair], excluded: Excluded) -> _Unit:
+    own = [pairs[row] for row in rows]
+    brought = {chunk for pair in own for chunk in (pair.chunk, *(c for c, _ in pair.negatives))}
+    return _Unit(
+        rows,
+        frozenset(brought),
+        frozenset().union(*(excluded(pair.query) for pair in own)),
+    )
+
+
+def _fill(batch: list[int], unit: _Unit, size: int) -> list[_Unit]:
+    """Add ``unit`` to ``batch``, as far as it has room; what is left of it, if anything."""
+    room = size - len(batch)
+    batch += unit.rows[:room]
+    left = unit.rows[room:]
+    return [replace(unit, rows=left)] if left else []
+
+
+def _groups(units: Sequence[_Unit], near: Sequence[Sequence[int]]) -> list[list[_Unit]]:
+    """Each of ``units`` once, with the nearest to it that are left; negatives of one another."""
+    home = {row: number for number, unit in enumerate(units) for row in unit.rows}
     taken: set[int] = set()
     groups = []
-    for first in order:
+    for first, unit in enumerate(units):
         if first in taken:
             continue
-        group = [first]
-        for other in near[first]:
+        taken.add(first)
+        group = [unit]
+        for row in chain.from_iterable(zip_longest(*(near[row] for row in unit.rows))):
             if len(group) == TOGETHER:
                 break
-            if other not in taken and all(apart(one, other) for one in group):
+            if row is None or home[row] in taken:
+                continue
+            other = units[home[row]]
+            if all(one.apart(other) for one in group):
                 group.append(other)
-        taken.update(group)
+                taken.add(home[row])
         groups.append(group)
     return groups
 

@@ -7,12 +7,14 @@ from functools import partial
 from typing import Any
 
 from embedtune.embed import Embedder, Matrix
-from embedtune.records import Role
+from embedtune.records import Pair, Role
 from embedtune.training.batches import (
     batches,
     class_batches,
     class_steps,
     mixed_batches,
+    sharing,
+    sharing_of,
     shuffled_batches,
     steps_per_epoch,
 )
@@ -82,6 +84,19 @@ def steps_of(lots: Sequence[Lot], size: int) -> int:
     )
 
 
+def encodings_of(
+    pairs: Sequence[Pair], settings: TrainingSettings, size: int, *, encodes_once: bool
+) -> int:
+    """How many passages an epoch of ``pairs`` in batches of ``size`` encodes, negatives aside.
+
+    Args:
+        encodes_once: As for ``order_of``.
+    """
+    if settings.sampler == "random" or not encodes_once:
+        return len(pairs)
+    return len(sharing(pairs, range(len(pairs)), sharing_of(size)))
+
+
 def make_tasks(
     lots: Sequence[Lot],
     model: Any,  # a SentenceTransformer, or ``losses.vectors_only``
@@ -133,14 +148,18 @@ def order_of(
     settings: TrainingSettings,
     plan: Plan,
     near: Sequence[Near],
+    *,
+    encodes_once: bool,
 ) -> Order:
     """Epoch -> its batches, given by the seed and ``near``; several sets take turns by sizes.
 
     Args:
         near: What ``neighbours_of`` found for each lot.
+        encodes_once: The engine encodes a text that recurs in a batch once.
     """
+    shared = sharing_of(plan.batch_size) if encodes_once else 1
     passes: list[Callable[[int], list[list[int]]]] = [
-        partial(_pass, examples, kind, excluded, settings, plan, own)
+        partial(_pass, examples, kind, excluded, settings, plan, own, shared)
         for (examples, kind), own in zip(lots, near, strict=True)
     ]
 
@@ -159,12 +178,14 @@ def _pass(
     settings: TrainingSettings,
     plan: Plan,
     near: Near,
+    shared: int,
     epoch: int,
 ) -> list[list[int]]:
     how = {"size": plan.batch_size, "seed": settings.seed, "epoch": epoch}
     if kind.batches == "by_label":
         return list(class_batches(examples.labels or (), **how))
     if examples.pairs:
-        apart = settings.sampler != "random"
-        return list(batches(examples.pairs, excluded, avoid_conflicts=apart, near=near, **how))
+        if settings.sampler == "random":
+            return list(batches(examples.pairs, excluded, avoid_conflicts=False, **how))
+        return list(batches(examples.pairs, excluded, near=near, shared=shared, **how))
     return list(shuffled_batches(len(examples), **how))

@@ -227,7 +227,7 @@ def train_lots(
         guide=LocalEmbedder(settings.guide, device=device) if settings.guide else None,
         teacher=teacher,
     )
-    order = order_of(lots, excluded, settings, plan, near)
+    order = order_of(lots, excluded, settings, plan, near, encodes_once=not slow)
     keep_best = BestModel(
         best, score, watch, last=settings.keep == "last",
         average_from=-(-plan.steps // 2) if averaging else None,
