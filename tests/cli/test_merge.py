@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from embedtune.evaluation import subsample
+
 
 def weights(folder):
     from safetensors.numpy import load_file
@@ -62,6 +64,17 @@ def test_alpha_is_chosen_on_dev(moved, tiny_model, small_beir, command, tmp_path
     chosen = result.json["alpha"]
     assert chosen > 0
     assert curve[chosen] == max(score for alpha, score in curve.items() if alpha)
+
+
+def test_on_a_large_corpus_alpha_is_chosen_over_a_part_of_it(
+    moved, tiny_model, small_beir, command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(subsample, "MOST", 40)
+    result = command("merge", moved[0], "--base", tiny_model, "--data", small_beir, "--out",
+                     tmp_path / "m", "--json")  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.json["judged_on"].startswith("dev is judged over 40 of 60 passages")
+    assert result.json["judged_on"] in result.err
 
 
 def test_alpha_is_chosen_again_when_dev_has_changed(

@@ -7,7 +7,7 @@ from embedtune.records import RetrievalSet
 from embedtune.retrieve.bm25 import BM25
 from embedtune.retrieve.order import tie_breaker
 
-MOST = 5000  # passages that models in training are judged over
+MOST = 5000  # passages that choices on dev are made over
 
 
 def subsampled(sets: Sequence[RetrievalSet]) -> list[RetrievalSet]:
@@ -48,6 +48,6 @@ def subsample_note(smaller: RetrievalSet, data: RetrievalSet) -> str:
     if len(smaller.chunks) == len(data.chunks):
         return ""
     return (
-        f"in training, dev is judged over {len(smaller.chunks):,} of {len(data.chunks):,} passages "
+        f"dev is judged over {len(smaller.chunks):,} of {len(data.chunks):,} passages "
         "(those judged, what BM25 takes for them, and some by chance)"
     )

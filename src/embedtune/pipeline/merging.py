@@ -11,6 +11,7 @@ from embedtune.embed.local import MemoryEmbedder
 from embedtune.embed.models import resolve_model
 from embedtune.errors import ConfigError, IntegrityError
 from embedtune.evaluation.evaluate import Evaluator
+from embedtune.evaluation.subsample import subsample_note, subsampled
 from embedtune.files import visible, write_json
 from embedtune.pipeline.console import Console
 from embedtune.pipeline.stored import Dataset, load_given
@@ -76,7 +77,7 @@ def merge_models(
         target = models[0]
         _check_alike(tuned, models, console)
         average_into(target, models)
-        chosen, curve = alpha if base else 1.0, []
+        chosen, curve, note = alpha if base else 1.0, [], ""
         if base:
             original, mean, scratch = (
                 load_sentence_transformer(name, device="cpu") for name in (base, tuned[0], tuned[0])
@@ -84,7 +85,11 @@ def merge_models(
             _check_alike((tuned[0], base), (target, original), console)
             merge_into(mean, target, target, 1.0)
             if given:
-                evaluator = Evaluator(given.data, settings.evaluation, near_duplicates=given.twins)
+                [judged] = subsampled([given.data])
+                note = subsample_note(judged, given.data)
+                if note:
+                    console.say(note)
+                evaluator = Evaluator(judged, settings.evaluation, near_duplicates=given.twins)
 
                 def dev_score(model: Any, at: float) -> float:
                     console.say(f"  alpha {at:g}")
@@ -98,7 +103,8 @@ def merge_models(
         facts = {"base": base, "merged": list(tuned), "alpha": chosen}
         write_json(folder / FACTS, facts)
         write_checksums(folder)
-        return {**facts, "curve": [[point.alpha, point.dev] for point in curve]}
+        told = [[point.alpha, point.dev] for point in curve]
+        return {**facts, "curve": told, "judged_on": note}
 
     done = build_folder(out, recipe, build)
     return {"model": str(out), "metric": settings.evaluation.metric, **done.facts}

@@ -208,7 +208,9 @@ def tune(
     scored = [row for row in rows.get("dev", ()) if isinstance(row, ScoredRow)]
     in_order = order_of_scores(scored, evaluation) if own.format == "scored" and scored else None
     over_all = in_order or not data.qrels.get("dev")
-    if note := "" if over_all else subsample_note(judged, data):
+    note = "" if over_all else subsample_note(judged, data)
+    if note:
+        note = f"in training, {note}"
         console.say(note)
 
     def dev_score(model: Any) -> float:
