@@ -27,7 +27,7 @@ def demo_settings(out: Path, overrides: Sequence[str] = ()) -> "RunSettings":
         "split.dev=0.1",
         "split.test=0.3",
         # more epochs and evaluations gain little here, and take longer than one likes to wait
-        "training.epochs=2",
+        "training.epochs=3",
         "training.minutes=0",
         "training.evaluate_every=19",
     )
