@@ -51,21 +51,19 @@ def turned(vectors):
 
 
 @pytest.mark.parametrize("method", ["tsne", "umap"])
-def test_one_map_of_the_same_points_before_and_after(method, monkeypatch):
-    # compiling UMAP takes a minute, and arranging so few points without that less than half of one
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    vectors, answers, chunks = planted(27, 9)
+def test_one_map_of_the_same_points_before_and_after(method):
+    vectors, answers, chunks = planted()
     after = vectors + 0.1 * RNG.normal(size=vectors.shape)
-    systems = [system(vectors, 9), system(after, 9, "tuned")]
+    systems = [system(vectors, 15), system(after, 15, "tuned")]
     drawn = project(systems, answers, chunks, method=method, seed=1)
     assert (drawn.method, drawn.notice, drawn.neighbours) == (method, "", 10)
     assert [layout.system for layout in drawn.layouts] == ["base", "tuned"]
-    assert [point.kind for point in drawn.points] == ["chunk"] * 27 + ["query"] * 9
+    assert [point.kind for point in drawn.points] == ["chunk"] * 45 + ["query"] * 15
     assert drawn.points[0].hover == "Title: Passage 0"
-    assert drawn.points[28] == drawn.points[28].__class__("q1", "query", "d1", "Question 1")
+    assert drawn.points[46] == drawn.points[46].__class__("q1", "query", "d1", "Question 1")
     assert drawn.colours == ("d0", "d1", "d2")
     for layout in drawn.layouts:
-        assert len(layout.places) == 36
+        assert len(layout.places) == 60
         assert layout.trustworthiness > 0.8
         # families lie apart on the map too
         centres = [
