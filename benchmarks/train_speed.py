@@ -11,11 +11,11 @@ of some seconds (the other is stopped), so that the machine is the same for both
 CPU time, from texts to the saved model, without loading and without evaluation. The spread is over
 the steps (the lowest and the highest tenth are left out). Then nDCG@10 of both on test.
 
-Arms: ``plain`` (the library's defaults: padded, fp32, dropout), ``ours`` (defaults), ``ours-fp32``,
-``ours-dropout`` (with all of the plain side's dropout), ``ours-itself`` (batch, learning rate and
-sampler as the command chooses them too). The share of the peak counts the products
-of matrices with the real tokens, against what one thread reaches in bf16 and in fp32; a
-passage that is encoded for several pairs at once counts for each of them.
+Arms: ``plain`` (the library's defaults: padded, fp32, dropout), ``ours`` (our engine, batches
+drawn at random as there), ``ours-fp32``, ``ours-dropout`` (with all of the plain side's dropout),
+``ours-itself`` (batch, learning rate and sampler as the command chooses them too). The share of the
+peak counts the products of matrices with the real tokens, against what one thread reaches in bf16
+and in fp32; a passage that is encoded for several pairs at once counts for each of them.
 """
 
 import argparse
@@ -311,7 +311,7 @@ def main() -> None:
     pairs = pairs_of(given.data, given.pairs, given.questions)
     if given.side:
         return side(given.side, pairs, given.epochs, given.work)
-    if given.pairs * given.epochs < FEWEST * BATCH:
+    if len(pairs) * given.epochs < FEWEST * BATCH:
         parser.error(f"--pairs: at least {FEWEST} steps of {BATCH} are needed for a spread")
     arms = given.arms.split(",")
     with tempfile.TemporaryDirectory() as folder:

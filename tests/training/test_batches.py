@@ -62,10 +62,12 @@ def test_pairs_of_a_passage_share_a_batch(each, shared, size, near):
         made = list(batches(pairs, excluded, shared=shared, **how))
         assert sorted(index for batch in made for index in batch) == list(range(len(pairs)))
         assert len(made) == steps_per_epoch(len(pairs), size)
-        encoded = sum(len({pairs[index].chunk for index in batch}) for batch in made)
+        encoded, apart = (
+            sum(len({pairs[index].chunk for index in batch}) for batch in some)
+            for some in (made, batches(pairs, excluded, **how))
+        )
         # a group that a full batch divides is encoded twice; the last batches take what is left
         assert encoded <= 100 * -(-each // shared) + len(made)
-        apart = sum(len(set(batch)) for batch in batches(pairs, excluded, **how))
         assert encoded < 0.6 * apart
         full = [Counter(pairs[index].chunk for index in batch) for batch in made[:-2]]
         assert max(max(counts.values()) for counts in full) == min(each, shared)

@@ -26,7 +26,7 @@ def demo_settings(out: Path, overrides: Sequence[str] = ()) -> "RunSettings":
         "split.train=0.6",  # 15 of 50 documents to test on: the verdict counts documents
         "split.dev=0.1",
         "split.test=0.3",
-        # more epochs and evaluations gain little here, and take longer than one likes to wait
+        # more epochs and evaluations would take longer than one likes to wait
         "training.epochs=3",
         "training.minutes=0",
         "training.evaluate_every=19",

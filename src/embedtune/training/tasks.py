@@ -92,9 +92,12 @@ def encodings_of(
     Args:
         encodes_once: As for ``order_of``.
     """
-    if settings.sampler == "random" or not encodes_once:
-        return len(pairs)
-    return len(sharing(pairs, range(len(pairs)), sharing_of(size)))
+    return len(sharing(pairs, range(len(pairs)), _shared(settings, size, encodes_once)))
+
+
+def _shared(settings: TrainingSettings, size: int, encodes_once: bool) -> int:
+    """How many pairs of one passage go into the same batch of ``size``."""
+    return sharing_of(size) if encodes_once and settings.sampler != "random" else 1
 
 
 def make_tasks(
@@ -157,7 +160,7 @@ def order_of(
         near: What ``neighbours_of`` found for each lot.
         encodes_once: The engine encodes a text that recurs in a batch once.
     """
-    shared = sharing_of(plan.batch_size) if encodes_once else 1
+    shared = _shared(settings, plan.batch_size, encodes_once)
     passes: list[Callable[[int], list[list[int]]]] = [
         partial(_pass, examples, kind, excluded, settings, plan, own, shared)
         for (examples, kind), own in zip(lots, near, strict=True)
@@ -185,7 +188,6 @@ def _pass(
     if kind.batches == "by_label":
         return list(class_batches(examples.labels or (), **how))
     if examples.pairs:
-        if settings.sampler == "random":
-            return list(batches(examples.pairs, excluded, avoid_conflicts=False, **how))
-        return list(batches(examples.pairs, excluded, near=near, shared=shared, **how))
+        how |= {"avoid_conflicts": settings.sampler != "random", "near": near, "shared": shared}
+        return list(batches(examples.pairs, excluded, **how))
     return list(shuffled_batches(len(examples), **how))
