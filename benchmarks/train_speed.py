@@ -1,15 +1,18 @@
 """Training speed: `embedtune train`'s engine beside SentenceTransformerTrainer as it comes.
 
     python benchmarks/train_speed.py [--pairs 2000] [--epochs 1] [--questions N]
-                                     [--arms plain,ours] [--json]
+                                     [--passages corpus] [--arms plain,ours] [--json]
 
 The same pairs (those of the train split, then passages with a stretch of words cut out as their
 query; with ``--questions`` only whole passages, each with so many stretches as its queries, as a
 language model writes several questions on a passage), the same loss (multiple negatives ranking),
-batch and epochs, the same learning rate. Both sides are processes of one thread that run in turns
-of some seconds (the other is stopped), so that the machine is the same for both; counted is their
-CPU time, from texts to the saved model, without loading and without evaluation. The spread is over
-the steps (the lowest and the highest tenth are left out). Then nDCG@10 of both on test.
+batch and epochs, the same learning rate. The passages that are cut are those `embedtune` itself
+makes of the annual report, of many lengths; ``--passages corpus``: those of the data set, nearly
+all of one length, which leave a padded batch hardly anything to waste. Both sides are processes of
+one thread that run in turns of some seconds (the other is stopped), so that the machine is the same
+for both; counted is their CPU time, from texts to the saved model, without loading and without
+evaluation. The spread is over the steps (the lowest and the highest tenth are left out). Then
+nDCG@10 of both on test.
 
 Arms: ``plain`` (the library's defaults: padded, fp32, dropout), ``ours`` (our engine, batches
 drawn at random as there), ``ours-fp32``, ``ours-dropout`` (with all of the plain side's dropout),
@@ -41,6 +44,7 @@ BATCH, RATE, SEED = 32, 5e-5, 12
 TURN = 15.0  # seconds
 SLOW = 10.0  # GFLOP/s
 FEWEST = 4  # steps
+LONGEST, SHORTEST_LEFT = 20, 10  # words of a stretch; of the passage without it
 ARMS = {
     "plain": None,
     "ours": {},
@@ -50,10 +54,23 @@ ARMS = {
 }
 
 
-def pairs_of(folder: Path, count: int, questions: int = 0) -> list[Any]:
+def passages_of(folder: Path) -> list[Any]:
+    """The chunks that `embedtune` makes of the PDF file beside the data set."""
+    from embedtune.config import RunSettings
+    from embedtune.documents import chunk_documents, read_documents
+    from embedtune.pipeline.untrained import tokens_of
+
+    settings = RunSettings()
+    documents = read_documents(sorted(folder.glob("*.pdf")), settings.documents).documents
+    return list(chunk_documents(documents, tokens_of(BASE), settings.chunks).chunks)
+
+
+def pairs_of(folder: Path, count: int, passages: str, questions: int = 0) -> list[Any]:
     """Pairs of the train split, filled up with stretches of words cut out of passages.
 
     Args:
+        passages: ``document``: those stretches come from the chunks of the PDF; ``corpus``: from
+            the data set's passages.
         questions: So many stretches of each passage, which stays whole, and no other pairs; 0: as
             above.
     """
@@ -64,14 +81,15 @@ def pairs_of(folder: Path, count: int, questions: int = 0) -> list[Any]:
     data = read_beir(folder).data
     pairs = [] if questions else training_pairs(data)
     draw = random.Random(SEED)
-    chunks = [chunk for chunk in data.chunks if len(chunk.embedded.split()) >= 40]
+    chunks = [chunk for chunk in (passages_of(folder) if passages == "document" else data.chunks)
+              if len(chunk.embedded.split()) >= LONGEST + SHORTEST_LEFT]  # fmt: skip
     if questions:
         count = min(count, questions * len(chunks))
         chunks = draw.sample(chunks, math.ceil(count / questions))
     while len(pairs) < count:
         for chunk in draw.sample(chunks, len(chunks)):
             words = chunk.embedded.split()
-            length = draw.randint(8, 20)
+            length = draw.randint(8, LONGEST)
             start = draw.randrange(len(words) - length)
             rest = " ".join(words[:start] + words[start + length :])
             query = " ".join(words[start : start + length])
@@ -240,8 +258,9 @@ def lines_of(process: subprocess.Popen, seconds: float) -> list[dict[str, Any]]:
 
 def race(arms: list[str], given: argparse.Namespace, count: int, work: Path) -> dict[str, Any]:
     sides = {arm: start("--side", arm, "--data", given.data, "--pairs", given.pairs,
-                        "--questions", given.questions, "--epochs", given.epochs,
-                        "--work", work / arm) for arm in arms}  # fmt: skip
+                        "--passages", given.passages, "--questions", given.questions,
+                        "--epochs", given.epochs, "--work", work / arm)
+             for arm in arms}  # fmt: skip
     told: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in arms}
     try:
         for process in sides.values():
@@ -300,6 +319,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--passages", choices=("document", "corpus"), default="document")
     parser.add_argument("--questions", type=int, default=0, help="on each passage, whole")
     parser.add_argument("--arms", default="plain,ours")
     parser.add_argument("--json", action="store_true")
@@ -308,7 +328,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.side == "peak":
         return peak()
-    pairs = pairs_of(given.data, given.pairs, given.questions)
+    if given.passages == "document" and not any(given.data.glob("*.pdf")):
+        parser.error(f"no PDF file in {given.data}; --passages corpus")
+    pairs = pairs_of(given.data, given.pairs, given.passages, given.questions)
     if given.side:
         return side(given.side, pairs, given.epochs, given.work)
     if len(pairs) * given.epochs < FEWEST * BATCH:
