@@ -1,11 +1,13 @@
 """BM25: terms of both languages, scores, ties."""
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from embedtune.records import Chunk
-from embedtune.retrieve.bm25 import BM25, terms
+from embedtune.retrieve.bm25 import BM25, term, terms, words
 from embedtune.retrieve.order import tie_breaker
 
 
@@ -24,8 +26,45 @@ def chunk(id: str, text: str, title: str = "") -> Chunk:
         ("  \n…", []),
     ],
 )
-def test_terms_are_words_numbers_and_chinese_characters_with_their_pairs(text, expected):
+def test_words_are_also_numbers_and_chinese_characters_with_their_pairs(text, expected):
+    assert words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Charging batteries", ["charg", "batteri"]),
+        ("charged the battery", ["charg", "the", "batteri"]),
+        ("B12s cafés 10ths", ["b12s", "cafés", "10ths"]),  # not words of English letters alone
+        ("买ETFs", ["买", "etf"]),
+        ("证券法", ["证", "券", "法", "证券", "券法"]),
+    ],
+)
+def test_terms_are_the_stems_of_english_words(text, expected):
     assert terms(text) == expected
+
+
+def test_a_question_in_the_singular_finds_the_passage_in_the_plural(tmp_path):
+    retriever = BM25([chunk("a", "Leases of warehouses"), chunk("b", "The gate is open")])
+    retriever.save(tmp_path / "words.npz")
+    for found in (retriever, BM25.load(tmp_path / "words.npz", ["a", "b"])):
+        [[hit]] = found.search(["leasing a warehouse"], 5)
+        assert hit.chunk == "a"
+
+
+def test_threads_find_the_same_stems():
+    ends = ("e", "es", "ed", "ing", "er", "ers", "ement", "ational", "iveness", "fully")
+    every = [start + end for start in ("charg", "leas", "pump", "drov") for end in ends]
+    alone = list(map(term, every))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(20):
+                term.cache_clear()
+                assert list(pool.map(term, every * 4)) == alone * 4
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_scores_are_lucenes_formula():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedtune.errors import ConfigError, IntegrityError, NothingUsable
-from embedtune.retrieve.bm25 import terms
+from embedtune.retrieve.bm25 import words
 from embedtune.training.static import (
     StaticSettings,
     build_static,
@@ -49,7 +49,7 @@ def encode(model, texts):
 )
 def test_words_are_those_of_lexical_search(text):
     tokenizer = build_tokenizer([*PASSAGES, text], [], limit=1000)
-    assert sorted(split_text(tokenizer, text)) == sorted(terms(text))
+    assert sorted(split_text(tokenizer, text)) == sorted(words(text))
 
 
 def test_pairs_overlap_and_keep_their_order():

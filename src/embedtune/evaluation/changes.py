@@ -9,7 +9,7 @@ from embedtune.embed.tokens import Tokens
 from embedtune.evaluation.breakdown import EQUAL, answering
 from embedtune.records import Chunk, Qrels, Query
 from embedtune.results import Changes, CodeCount, HardQuery, Look, RankChange, SystemScores
-from embedtune.retrieve.bm25 import terms
+from embedtune.retrieve.bm25 import term, terms, words
 
 SHOWN = 8  # queries listed of each kind
 UNKNOWN = 0.2  # share of tokens from which a text counts as one the base cannot read
@@ -114,7 +114,7 @@ def _looks(
             query=query,
             passage=passage,
             shared=_shared(text, body),
-            terms=len(set(terms(text))),
+            terms=len(set(words(text))),
             unknown=unknown[text],
             tokens=count[text],
             passage_unknown=unknown[body] if body else 0,
@@ -159,9 +159,9 @@ def _answer_cut(query: Query | None, chunk: Chunk, count: int, tokens: Tokens) -
 
 
 def _shared(query: str, passage: str) -> tuple[str, ...]:
-    """Terms of the query that the passage has too, once each, in the order of the query."""
+    """Words of the query whose terms the passage has too, once each, in the order of the query."""
     there = set(terms(passage))
-    return tuple(term for term in dict.fromkeys(terms(query)) if term in there)
+    return tuple(word for word in dict.fromkeys(words(query)) if term(word) in there)
 
 
 def _rank(ranking: Sequence[tuple[str, float]], relevant: Collection[str]) -> int | None:

@@ -87,7 +87,7 @@ def filter_recipe(
     judged = settings.filters.judge and chat is not None
     return Recipe(
         "filter",
-        1,
+        2,
         {**plain(settings.filters), **(plain(settings.llm, "answers", *UNPAID) if judged else {})},
         {"base": base, "chat": chat.name if judged else "none"},
         {
@@ -107,7 +107,7 @@ def negatives_recipe(
 ) -> Recipe:
     return Recipe(
         "negatives",
-        1,
+        2,
         plain(own),
         {"base": base, "check": chat.name if chat and own.check == "llm" else own.check},
         {"dataset": dataset},

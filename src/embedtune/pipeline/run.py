@@ -354,7 +354,7 @@ class _Stages:
     def audit(self, dataset: StageFolder) -> StageFolder:
         """What is wrong with the data set, told before anything is trained on it."""
         tokens = tokens_of(self.settings.model.base[0])
-        recipe = Recipe("audit", 1, {}, {"tokenizer": tokens.name}, {"dataset": dataset.digest})
+        recipe = Recipe("audit", 2, {}, {"tokenizer": tokens.name}, {"dataset": dataset.digest})
 
         def build(folder: Path) -> dict[str, Any]:
             self.console.say("looking the data set through")
@@ -476,7 +476,7 @@ class _Stages:
         facts = training.facts
         settings, names = self.settings.evaluation, self.settings.model.base
         recipe = Recipe(
-            "evaluate", 4, {**plain(settings), "evidence": plain(self.settings.evidence)},
+            "evaluate", 5, {**plain(settings), "evidence": plain(self.settings.evidence)},
             {"base": facts["base"]},
             {"dataset": dataset.digest, "training": training.digest},
         )  # fmt: skip

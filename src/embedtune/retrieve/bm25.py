@@ -1,11 +1,14 @@
-"""Lexical search: BM25 over words and numbers, and over characters and their pairs in Chinese."""
+"""Lexical search: BM25 over stems and numbers, and over characters and their pairs in Chinese."""
 
 import itertools
 import re
+import threading
 import unicodedata
 from array import array
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +21,44 @@ from embedtune.retrieve.order import tie_breakers
 
 RUN = re.compile(f"([{HAN}]+)|((?:(?![{HAN}])[^\\W_])+)")
 DECIMALS = 6  # bm25s adds float32; scores closer than this are equal
+STEMS = 2**18  # words whose stems are remembered
+
+_stemming = threading.Lock()  # a stemmer holds the word it is at
 
 
 def terms(text: str) -> list[str]:
+    """What BM25 counts: the words of a text, English ones as their stems."""
+    return [term(word) for word in words(text)]
+
+
+@lru_cache(STEMS)
+def term(word: str) -> str:
+    """Words of the letters a to z as their stems (Porter 2, Snowball), others as they are.
+
+    Without stems a question in the singular misses the passage in the plural: on the train and dev
+    questions of onet_jobs, nvidia_10k and medquad nDCG@10 is 0.58, 0.79 and 0.55 with them, 0.47,
+    0.74 and 0.54 without. A list of stop words changed at most 0.005.
+    """
+    if not (word.isascii() and word.isalpha()):
+        return word
+    with _stemming:
+        return _stemmer().stemWord(word)
+
+
+@cache
+def _stemmer() -> Any:
+    import snowballstemmer
+
+    return snowballstemmer.stemmer("english")
+
+
+def words(text: str) -> list[str]:
     """Lower-case words and numbers; Chinese as its characters and its pairs of neighbours.
 
-    Full-width letters and digits count as plain ones (NFKC). There is no stemming and no list
-    of stop words. Characters with pairs need no dictionary and lose to no segmenter (Nie et al.,
-    IRAL 2000): on the training and dev questions of a statute and of a medical forum they gave
-    nDCG@10 0.72 and 0.31, jieba's words 0.61 and 0.28.
+    Full-width letters and digits count as plain ones (NFKC). Characters with pairs need no
+    dictionary and lose to no segmenter (Nie et al., IRAL 2000): on the training and dev questions
+    of a statute and of a medical forum they gave nDCG@10 0.72 and 0.31, jieba's words 0.61 and
+    0.28.
     """
     found: list[str] = []
     for han, word in RUN.findall(unicodedata.normalize("NFKC", text).lower()):

@@ -32,7 +32,7 @@ from embedtune.retrieve.stores import (
 logger = logging.getLogger(__name__)
 
 PORTION = 256  # passages embedded between two commits: what a kill can cost
-WORDS = "bm25"  # the file that the disk store keeps of them
+WORDS = "bm25-stems"  # the file that the disk store keeps of them
 REVISION = re.compile(r"@([0-9a-f]{16}.*)$")
 
 
