@@ -80,6 +80,14 @@ def test_ranks_and_the_passage_in_its_place(found):
     assert (loss.rank_before, loss.rank_after, loss.other) == (1, 3, "fee")
 
 
+def test_words_that_share_a_stem_are_shown_as_the_question_has_them():
+    asked = [Query("q1", "fees of charging batteries"), *QUERIES[1:]]
+    there = [chunk("fee", "the fee is charged by battery"), *CHUNKS[1:]]
+    [gain] = changes(BASE, TUNED, [], METRIC, queries=asked, chunks=there, qrels=QRELS,
+                     tokens=SomeTokens()).most_gained  # fmt: skip
+    assert (gain.look.shared, gain.look.terms) == (("fees", "charging", "batteries"), 4)
+
+
 def test_what_the_base_does_not_read(found):
     long, chinese = found.most_lost
     # of ten words and two special tokens eight are read: up to "six"; the evidence is "nine ten"
