@@ -47,6 +47,7 @@ from embedtune.relevance import Relevance, merge_qrels
 from embedtune.similar import near_duplicates
 from embedtune.training.examples import Examples, from_pairs
 from embedtune.training.losses import LOSSES
+from embedtune.training.options import ModelSettings
 from embedtune.training.plan import TrainingSettings
 from embedtune.training.train import train
 
@@ -133,7 +134,7 @@ def drawn(rows: Sequence[Any], count: int) -> list[Any]:
 
 
 def vectors_of(model: Any) -> MemoryEmbedder:
-    return MemoryEmbedder(model, "judged", "bf16")
+    return MemoryEmbedder(model, "judged")
 
 
 @functools.cache
@@ -309,6 +310,7 @@ def run(arm: Arm, data: Path, rows: int, untrained: dict[Any, dict[str, float]])
             score=score,
             settings=arm.settings,
             teacher=taught_by(teacher) if arm.settings.teacher else None,
+            model_settings=ModelSettings(max_length=TOKENS),
         )
         seconds = time.process_time() - begin - judging
         if arm == Arm("mnrl", "triplets"):

@@ -17,6 +17,7 @@ from embedtune.training.batches import (
     sharing_of,
     shuffled_batches,
     steps_per_epoch,
+    together_of,
 )
 from embedtune.training.neighbours import nearest_pairs
 
@@ -86,20 +87,32 @@ def test_a_batch_keeps_room_for_many_passages_where_they_are_shared():
 @pytest.mark.parametrize("told", [True, False])
 def test_near_pairs_meet_unless_one_answers_the_other(told):
     # topics of four queries; in each, the first two have the same passage
-    pairs = [Pair(f"q{i}", f"c{max(i, i // 4 * 4 + 1)}", "", "") for i in range(96)]
+    pairs = [Pair(f"q{i}", f"c{max(i, i // 4 * 4 + 1)}", "", "") for i in range(288)]
     excluded = {pair.query: frozenset({pair.chunk}) for pair in pairs}.__getitem__
-    near = [[j for j in range(96) if j != i and j // 4 == i // 4] for i in range(96)] * told
+    near = [[j for j in range(288) if j != i and j // 4 == i // 4] for i in range(288)] * told
     met = conflicts = 0
     for epoch in range(10):
-        made = list(batches(pairs, excluded, size=16, seed=1, epoch=epoch, near=near))
-        assert sorted(index for batch in made for index in batch) == list(range(96))
+        made = list(batches(pairs, excluded, size=48, seed=1, epoch=epoch, near=near))
+        assert sorted(index for batch in made for index in batch) == list(range(288))
         of = {index: place for place, batch in enumerate(made) for index in batch}
-        conflicts += sum(of[i] == of[i + 1] for i in range(0, 96, 4))
-        met += sum(of[i + 2] == of[i + 3] for i in range(0, 96, 4))
+        conflicts += sum(of[i] == of[i + 1] for i in range(0, 288, 4))
+        met += sum(of[i + 2] == of[i + 3] for i in range(0, 288, 4))
     # by chance one of six meets; groups at the end of a batch are divided, and the last batch
     # has to take what is left
-    assert met > 0.75 * 240 if told else met < 0.3 * 240
-    assert conflicts < 0.05 * 240
+    assert met > 0.75 * 720 if told else met < 0.3 * 720
+    assert conflicts < 0.05 * 720
+
+
+def test_in_a_small_batch_near_pairs_meet_by_twos():
+    assert [together_of(size) for size in (2, 8, 32, 36, 48, 96)] == [2, 2, 2, 3, 4, 4]
+    pairs = [Pair(f"q{i}", f"c{i}", "", "") for i in range(96)]
+    excluded = {pair.query: frozenset({pair.chunk}) for pair in pairs}.__getitem__
+    near = [[j for j in range(96) if j != i and j // 8 == i // 8] for i in range(96)]
+    for size, together in ((16, 2), (48, 4)):
+        for batch in batches(pairs, excluded, size=size, seed=1, epoch=0, near=near):
+            groups = [batch[at : at + together] for at in range(0, size, together)]
+            assert all(len({index // 8 for index in group}) == 1 for group in groups)
+            assert len({tuple(index // 8 for index in group) for group in groups}) > 2
 
 
 def by_words(rows):

@@ -15,6 +15,7 @@ from embedtune.training.ranking import Excluded
 Strategy = Literal["proportional", "round_robin", "weighted"]
 
 TOGETHER = 4  # passages that are near each other; of 16, most of a batch would be of one kind
+TWELFTH = 12  # no greater part of a batch, but two: else too little of it is about something else
 LEAST = 24  # passages that a batch holds where pairs share them: its queries need negatives
 
 
@@ -51,7 +52,7 @@ def batches(
 
     Args:
         near: For each pair those it shall meet, the first first (see ``nearest_pairs``): with
-            three of them that are left it goes into a batch.
+            some of them that are left it goes into a batch (see ``together_of``).
         shared: So many pairs of one passage go into the same batch all the same, for an engine
             that then encodes it once.
     """
@@ -60,7 +61,7 @@ def batches(
     draw.shuffle(order)
     units = [_unit(rows, pairs, excluded) for rows in sharing(pairs, order, shared)]
     if near:
-        groups = _groups(units, near)
+        groups = _groups(units, near, together_of(size))
         draw.shuffle(groups)
         units = [unit for group in groups for unit in group]
     made: list[list[int]] = []
@@ -110,6 +111,11 @@ def sharing_of(size: int) -> int:
     return max(1, size // LEAST)
 
 
+def together_of(size: int) -> int:
+    """How many passages that are near each other meet in a batch of ``size`` pairs."""
+    return min(TOGETHER, max(2, size // TWELFTH))
+
+
 def _unit(rows: list[int], pairs: Sequence[Pair], excluded: Excluded) -> _Unit:
     own = [pairs[row] for row in rows]
     brought = {chunk for pair in own for chunk in (pair.chunk, *(c for c, _ in pair.negatives))}
@@ -128,8 +134,9 @@ def _fill(batch: list[int], unit: _Unit, size: int) -> list[_Unit]:
     return [replace(unit, rows=left)] if left else []
 
 
-def _groups(units: Sequence[_Unit], near: Sequence[Sequence[int]]) -> list[list[_Unit]]:
-    """Each of ``units`` once, with the nearest to it that are left; negatives of one another."""
+def _groups(units: Sequence[_Unit], near: Sequence[Sequence[int]], size: int) -> list[list[_Unit]]:
+    """Each of ``units`` once, with the nearest to it that are left: ``size`` in a group, negatives
+    of one another."""
     home = {row: number for number, unit in enumerate(units) for row in unit.rows}
     taken: set[int] = set()
     groups = []
@@ -139,7 +146,7 @@ def _groups(units: Sequence[_Unit], near: Sequence[Sequence[int]]) -> list[list[
         taken.add(first)
         group = [unit]
         for row in chain.from_iterable(zip_longest(*(near[row] for row in unit.rows))):
-            if len(group) == TOGETHER:
+            if len(group) == size:
                 break
             if row is None or home[row] in taken:
                 continue

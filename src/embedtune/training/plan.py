@@ -151,9 +151,9 @@ class TrainingSettings(Settings):
     )
     sampler: Literal["neighbours", "conflict_free", "random"] = Field(
         "neighbours",
-        description="neighbours: pairs that the base finds alike meet in a batch, by fours; "
-        "conflict_free keeps apart those that mask each other, as neighbours does too, but for "
-        "questions on one passage, which share its encoding.",
+        description="neighbours: pairs that the base finds alike meet in a batch, by fours (in "
+        "small batches by twos); conflict_free keeps apart those that mask each other, as "
+        "neighbours does too, but for questions on one passage, which share its encoding.",
     )
     attention_dropout: bool = Field(
         False, description="Keep dropout of attention probabilities (dear on a CPU, no gain seen)."
