@@ -1,5 +1,6 @@
 """Fixtures for all tests. No test reaches beyond this machine."""
 
+import gc
 import io
 import json
 import os
@@ -158,6 +159,7 @@ def tiny_model(tmp_path_factory) -> Path:
     model = SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
     out = tmp_path_factory.mktemp("tiny") / "model"
     model.save(str(out), create_model_card=False)
+    gc.freeze()  # the libraries are loaded now: no look for garbage goes through them any more
     return out
 
 

@@ -37,7 +37,8 @@ def vector_of(text: str, role: str = "document", dimension: int = 16) -> np.ndar
 
 
 class StubEmbedder:
-    """Vectors by hash. Waits while ``gate`` is closed; ``seen`` holds the texts of each call."""
+    """Vectors by hash. Waits while ``gate`` is closed; ``begun`` counts the calls, ``seen`` holds
+    the texts of each that got through."""
 
     name = "stub@1"
     max_tokens = 64
@@ -47,10 +48,12 @@ class StubEmbedder:
         self.dimension = dimension
         self.gate = threading.Event()
         self.gate.set()
+        self.begun = 0
         self.seen: list[list[str]] = []
         self.fault: Callable[[Sequence[str]], None] = lambda texts: None
 
     def embed(self, texts: Sequence[str], role: str) -> np.ndarray:
+        self.begun += 1
         self.gate.wait(30)
         self.seen.append(list(texts))
         self.fault(texts)
