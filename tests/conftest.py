@@ -17,6 +17,7 @@ from unittest import mock
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # other tests run beside them
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

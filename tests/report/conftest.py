@@ -1,5 +1,6 @@
 """A small run made by hand: six passages and eight questions in two languages."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -283,6 +284,24 @@ FULL = ReportFacts(
     seeds={"split": 42, "training": 42},
     fingerprints={"read": "5c1f0f0ad2", "train": "b7710c55e0"},
 )  # fmt: skip
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _each_chart_drawn_once():
+    """Pages of one run differ in a few charts only, and drawing takes most of their time."""
+    import vl_convert
+
+    draw, drawn = vl_convert.vegalite_to_svg, {}
+
+    def once(spec, **named):
+        key = json.dumps([spec, named], sort_keys=True)
+        if key not in drawn:
+            drawn[key] = draw(spec, **named)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vl_convert, "vegalite_to_svg", once)
+        yield
 
 
 @pytest.fixture(scope="session")

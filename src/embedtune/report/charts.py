@@ -56,12 +56,12 @@ def scores_chart(
             return alt.X(field, title=None, scale=scale, axis=axis)
 
         return alt.layer(
-            base.mark_rule(strokeWidth=2).encode(x=x("low:Q"), x2="high:Q"),
+            base.mark_rule(strokeWidth=2).encode(x=x("low:Q"), x2=alt.X2("high:Q")),
             base.mark_point(filled=True, size=70, opacity=1).encode(
                 x=x("value:Q"), shape=_shapes(roles, names)
             ),
             base.mark_text(align="left", dx=7, fontSize=11).encode(
-                x=x("high:Q"), text="shown:N", color=alt.value(MUTED)
+                x=x("high:Q"), text=alt.Text("shown:N"), color=alt.ColorValue(MUTED)
             ),
         ).properties(height=len(metrics) * len(roles) * 18 + 14 * len(metrics))
 
@@ -96,13 +96,17 @@ def differences_chart(rows: Sequence[Mapping[str, Any]], axis: str, label: str) 
 
         return alt.layer(
             at_zero.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(x=x("at:Q")),
-            base.mark_rule(strokeWidth=2, color=CANDIDATE).encode(x=x("low:Q"), x2="high:Q"),
+            base.mark_rule(strokeWidth=2, color=CANDIDATE).encode(
+                x=x("low:Q"), x2=alt.X2("high:Q")
+            ),
             base.mark_point(filled=True, size=70, opacity=1, color=CANDIDATE).encode(x=x("mean:Q")),
-            base.mark_text(dy=14, fontSize=11, color=MUTED).encode(x=x("mean:Q"), text="shown:N"),
+            base.mark_text(dy=14, fontSize=11, color=MUTED).encode(
+                x=x("mean:Q"), text=alt.Text("shown:N")
+            ),
             # names above their line, from the left edge: an axis would cut long ones on a phone;
             # the reader's font may be wider than the one measured here
             base.mark_text(dy=-14, align="left", fontSize=12, color=INK, limit=width * 0.75).encode(
-                x=alt.value(0), text="name:N"
+                x=alt.XValue(0), text=alt.Text("name:N")
             ),
         ).properties(height=56 * len(names))
 
@@ -139,7 +143,9 @@ def dimensions_chart(
         return alt.layer(
             base.mark_line(strokeWidth=2),
             base.mark_point(filled=True, size=70, opacity=1).encode(shape=_shapes(roles, names)),
-            base.mark_text(dy=-12, fontSize=11).encode(text="shown:N", color=alt.value(MUTED)),
+            base.mark_text(dy=-12, fontSize=11).encode(
+                text=alt.Text("shown:N"), color=alt.ColorValue(MUTED)
+            ),
         ).properties(height=240)
 
     return picture(label, draw)
@@ -222,14 +228,14 @@ def curve_chart(
             layers.append(
                 alt.Chart(alt.Data(values=[{**best[0], "shown": score(best[0]["value"])}]))
                 .mark_point(filled=True, size=140, opacity=1, color=CANDIDATE, shape="diamond")
-                .encode(x="step:Q", y=y)
+                .encode(x=alt.X("step:Q"), y=y)
             )
         if line:
             level = alt.Chart(alt.Data(values=[{"value": line[0], "step": 0, "name": line[1]}]))
             layers.append(level.mark_rule(color=BASE, strokeDash=[5, 4]).encode(y=y))
             layers.append(
                 level.mark_text(align="right", dx=-4, dy=9, fontSize=11, color=MUTED).encode(
-                    x=alt.value("width"), y=y, text="name:N"
+                    x=alt.XValue("width"), y=y, text=alt.Text("name:N")
                 )
             )
         return alt.layer(*layers).properties(height=170)
@@ -262,7 +268,8 @@ def lengths_chart(
         y = alt.Y("texts:Q", title=axes[1], scale=alt.Scale(domain=[0, max(1, most) * 1.12]),
                   axis=alt.Axis(tickMinStep=1, format="d"))  # fmt: skip
         base = alt.Chart(alt.Data(values=rows)).mark_rect().encode(
-            x=alt.X("from:Q", title=axes[0], scale=x, axis=axis), x2="to:Q", y=y, y2="zero:Q",
+            x=alt.X("from:Q", title=axes[0], scale=x, axis=axis), x2=alt.X2("to:Q"),
+            y=y, y2=alt.Y2("zero:Q"),
             color=alt.condition("datum.cut", alt.value(RIVAL), alt.value(CANDIDATE)),
         )  # fmt: skip
         edge = alt.Chart(alt.Data(values=[{"from": limit, "texts": most * 1.06, "name": line}]))
@@ -274,7 +281,9 @@ def lengths_chart(
             ),
             edge.mark_text(
                 align="left" if right else "right", dx=6 if right else -6, fontSize=12, color=INK
-            ).encode(x=alt.X("from:Q", title=axes[0], scale=x, axis=axis), y=y, text="name:N"),
+            ).encode(
+                x=alt.X("from:Q", title=axes[0], scale=x, axis=axis), y=y, text=alt.Text("name:N")
+            ),
         ).properties(height=180)
 
     return picture(label, draw)
@@ -302,7 +311,9 @@ def counts_chart(rows: Sequence[tuple[str, int]], label: str) -> Picture:
         )  # fmt: skip
         return alt.layer(
             base.mark_bar(color=CANDIDATE),
-            base.mark_text(align="left", dx=6, fontSize=12, color=MUTED).encode(text="shown:N"),
+            base.mark_text(align="left", dx=6, fontSize=12, color=MUTED).encode(
+                text=alt.Text("shown:N")
+            ),
         ).properties(height=24 * len(rows))
 
     return picture(label, draw)

@@ -70,17 +70,18 @@ def picture(
 ) -> Picture:
     """A chart at one width or two; ``draw`` makes the grammar for a width."""
     label = shown(label)
-    drawn = [_svg(draw(width).properties(width=width), label) for width in widths]
+    drawn = [_svg(draw(width), width, label) for width in widths]
     named = tuple((shape, colour, cut(name, 60)) for shape, colour, name in legend)
     return Picture(drawn[0], drawn[1] if len(drawn) > 1 else "", label, named)
 
 
-def _svg(chart: Any, label: str) -> str:
+def _svg(chart: Any, width: int, label: str) -> str:
     """The chart as SVG that holds only shapes and text, its own ids, and its label."""
     import altair as alt
     import vl_convert
 
     spec = _visible(chart.to_dict(validate=False))
+    spec["width"] = width
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec["background"] = None
     spec["padding"] = {"left": 6, "right": 10, "top": 4, "bottom": 2}

@@ -53,15 +53,15 @@ def tradeoff_chart(
         return alt.layer(
             edge.mark_rule(color=RIVAL, strokeDash=[4, 3]).encode(x=across),
             edge.mark_text(align="left", dx=5, baseline="top", fontSize=11, color=MUTED).encode(
-                x=across, y=alt.value(2), text="name:N"
+                x=across, y=alt.YValue(2), text=alt.Text("name:N")
             ),
-            base.mark_line(strokeWidth=1.5, color=BASE).encode(order="order:Q"),
+            base.mark_line(strokeWidth=1.5, color=BASE).encode(order=alt.Order("order:Q")),
             base.mark_point(filled=True, opacity=1).encode(
                 color=alt.condition("datum.chosen", alt.value(CANDIDATE), alt.value(BASE)),
                 size=alt.condition("datum.chosen", alt.value(170), alt.value(60)),
                 shape=alt.condition("datum.chosen", alt.value("diamond"), alt.value("circle")),
             ),
-            base.mark_text(dy=-13, fontSize=11, color=INK).encode(text="alpha:N"),
+            base.mark_text(dy=-13, fontSize=11, color=INK).encode(text=alt.Text("alpha:N")),
         ).properties(height=240)
 
     return picture(label, draw)
@@ -111,7 +111,7 @@ def compression_chart(
         return alt.layer(
             kept.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=up),
             kept.mark_text(align="left", dx=4, dy=-7, fontSize=11, color=MUTED).encode(
-                x=alt.value(0), y=up, text="name:N"
+                x=alt.XValue(0), y=up, text=alt.Text("name:N")
             ),
             base.mark_line(strokeWidth=1.5),
             base.mark_point(filled=True, size=60, opacity=1).encode(
@@ -156,7 +156,7 @@ def spread_chart(
         up = alt.Y("count:Q", title=axes[1], scale=alt.Scale(domain=[0, most * 1.15], nice=False),
                    axis=alt.Axis(tickMinStep=1, format="d"))  # fmt: skip
         bars = alt.Chart(alt.Data(values=rows)).mark_rect(opacity=0.55).encode(
-            x=across, x2="to:Q", y=up, y2="zero:Q",
+            x=across, x2=alt.X2("to:Q"), y=up, y2=alt.Y2("zero:Q"),
             color=alt.Color("kind:N", legend=None, scale=alt.Scale(
                 domain=list(names), range=[CANDIDATE, RIVAL])),
         )  # fmt: skip
@@ -166,7 +166,7 @@ def spread_chart(
             bars,
             edge.mark_rule(color=INK, strokeDash=[4, 3]).encode(x=across),
             edge.mark_text(align="right", dx=-4, baseline="top", fontSize=11, color=INK).encode(
-                x=across, y=alt.value(2), text="name:N"
+                x=across, y=alt.YValue(2), text=alt.Text("name:N")
             ),
         ).properties(height=180)
 
@@ -206,7 +206,7 @@ def map_chart(
             color=alt.Color("fill:N", scale=None),
             shape=alt.Shape("shape:N", scale=None),
             size=alt.Size("size:Q", scale=None),
-            description="text:N",
+            description=alt.Description("text:N"),
         ).properties(height=MAP)
 
     return picture(label, draw, widths=(MAP,))
