@@ -287,8 +287,9 @@ FULL = ReportFacts(
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _each_chart_drawn_once():
-    """Pages of one run differ in a few charts only, and drawing takes most of their time."""
+def drawn_charts():
+    """Each chart is drawn once: pages of one run differ in a few, and drawing takes most of their
+    time. Gives what is drawn."""
     import vl_convert
 
     draw, drawn = vl_convert.vegalite_to_svg, {}
@@ -301,7 +302,7 @@ def _each_chart_drawn_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vl_convert, "vegalite_to_svg", once)
-        yield
+        yield drawn
 
 
 @pytest.fixture(scope="session")

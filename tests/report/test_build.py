@@ -345,8 +345,10 @@ def test_the_summary_is_strict_json_with_the_same_facts(full):
     assert summary["training"]["curve"][4]["chosen"] is True
 
 
-def test_the_same_facts_give_the_same_page(full):
-    assert build_report(full).html == build_report(full).html
+def test_the_same_facts_give_the_same_page(full, drawn_charts):
+    first = build_report(full).html
+    drawn_charts.clear()
+    assert build_report(full).html == first
 
 
 def test_importing_the_report_loads_no_chart_or_template_library():
