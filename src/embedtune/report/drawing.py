@@ -68,7 +68,8 @@ def picture(
     legend: Sequence[tuple[str, str, str]] = (),
     widths: Sequence[int] = (WIDE, NARROW),
 ) -> Picture:
-    """A chart at one width or two; ``draw`` makes the grammar for a width."""
+    """A chart at one width or two; ``draw`` makes the grammar for a width. Its channels are made as
+    such (``alt.Text("name:N")``): for a mere string altair looks through all of its schema."""
     label = shown(label)
     drawn = [_svg(draw(width), width, label) for width in widths]
     named = tuple((shape, colour, cut(name, 60)) for shape, colour, name in legend)

@@ -15,7 +15,7 @@ from embedtune.training.ranking import Excluded
 Strategy = Literal["proportional", "round_robin", "weighted"]
 
 TOGETHER = 4  # passages that are near each other; of 16, most of a batch would be of one kind
-TWELFTH = 12  # no greater part of a batch, but two: else too little of it is about something else
+TWELFTH = 12  # a group is this part of a batch, or two: more leave too little about other things
 LEAST = 24  # passages that a batch holds where pairs share them: its queries need negatives
 
 
