@@ -243,12 +243,12 @@ def digest_of(given: Any) -> str:
 # ---- a row
 
 
-def interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % interval of the mean; 0 for one value."""
+def interval(values: Sequence[float]) -> float | None:
+    """Half the width of the 95 % interval of the mean; one value has none."""
     from scipy.stats import t
 
     if len(values) < 2:
-        return 0.0
+        return None
     spread = statistics.stdev(values) / math.sqrt(len(values))
     return float(t.ppf(0.975, len(values) - 1)) * spread
 
@@ -350,9 +350,11 @@ def main() -> int:
             print(f"{row['data']:20}{cells}{'–':>8}  {row['error']}")
             continue
         about = f"{row['seeds']} seeds" if row["folds"] == 1 else f"{row['folds']} folds, static"
+        half = row["interval"]["ours"]
+        around = "" if half is None else f", ours ± {half:.4f}"
         print(
-            f"{row['data']:20}{cells}{row['seconds']:8.0f}  {about}, ours ± "
-            f"{row['interval']['ours']:.4f}, hit@5 of hybrid {row['hit@5']['hybrid']:.3f}"
+            f"{row['data']:20}{cells}{row['seconds']:8.0f}  {about}{around}, "
+            f"hit@5 of hybrid {row['hit@5']['hybrid']:.3f}"
         )
     return failed
 

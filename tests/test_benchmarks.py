@@ -48,3 +48,8 @@ def test_a_set_that_cannot_be_trained_on_costs_the_others_nothing(
     assert second["ours"] is None
     rows = [json.loads(line) for line in told.err.splitlines() if line.startswith("{")]
     assert rows == [first, second]  # each as soon as it is there
+
+
+def test_one_seed_has_no_interval():
+    assert quality.interval([0.8]) is None
+    assert quality.interval([0.8, 0.81, 0.82]) == pytest.approx(4.303 * 0.01 / 3**0.5, rel=1e-3)
